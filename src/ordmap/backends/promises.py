@@ -1,0 +1,51 @@
+"""The table promise × backend: what each backend keeps, keeps in a weaker form, or refuses.
+
+The contract suite reads these very rows (`ordmap.testing.BackendContract`), and ``docs/promises.md`` is printed from
+them, so what a row says is what is tested.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["KEPT", "PROMISES", "Grade", "row", "weaker"]
+
+
+class Grade(NamedTuple):
+    """How far a promise is kept; ``how`` says what is different where it isn't kept whole."""
+
+    word: str
+    how: str = ""
+
+
+KEPT = Grade("kept")
+
+
+def weaker(how: str) -> Grade:
+    """Return the grade of a promise that is kept in a weaker form."""
+    return Grade("weaker", how)
+
+
+#: Each promise and what it says.
+PROMISES: dict[str, str] = {
+    "order": "The results are those of `map`, in its order, each item computed exactly once.",
+    "bounded": "Never more than `prefetch` items are submitted and not yet yielded.",
+    "filled": "The whole window gets computed without a further `next()`, while the caller is busy.",
+    "lazy": "Nothing starts before the first `next()`; the dataset is seen as it is then.",
+    "clean": "After the end, `break`, an exception, `close()` or garbage collection nothing stays behind.",
+    "parent death": "When the calling process is killed its workers end too.",
+    "item errors": "An exception costs its own item only; `next()` goes on with the following one.",
+    "worker death": "The death of a worker costs its own item only.",
+    "own exception": "The user's exception arrives as itself, with cause, context and notes.",
+    "shipped once": "The dataset reaches each worker once a run, never with each task.",
+    "no guard": "Lambdas, closures and classes from `__main__` work, without `if __name__ == \"__main__\":`.",
+}
+
+
+def row(**exceptions: Grade) -> dict[str, Grade]:
+    """Return a row of the table: every promise kept but for those named (``_`` stands for a space)."""
+    named = {promise.replace("_", " "): grade for promise, grade in exceptions.items()}
+    unknown = named.keys() - PROMISES.keys()
+    if unknown:
+        raise ValueError(f"no such promise: {', '.join(sorted(unknown))}")
+    return {promise: named.get(promise, KEPT) for promise in PROMISES}

@@ -1,0 +1,125 @@
+"""What runs at the workers of an executor, and how they come by the dataset.
+
+A task carries the *key* of its run, never the dataset. A worker finds what belongs to the key in `_held`:
+
+- in the calling process itself (an executor of threads), since the run put it there; nothing is pickled then;
+- in a process forked after the run began, since memory is inherited; the results are pickled;
+- else it isn't there. The worker answers that it *lacks* the job, and gets it with a task that carries it pickled.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ordmap.backends.pool import initializer_failed
+from ordmap.errors import RemoteError
+from ordmap.outcome import Pickled, approximate_nbytes, are_atoms, pack, run_chunk
+
+__all__ = ["Key", "Payload", "Reply", "compute_chunk", "disable", "hold", "let_go", "portable"]
+
+#: The process that a run belongs to, and the run's number there.
+Key = tuple[str, int]
+
+
+class Payload(NamedTuple):
+    """A pickled job, and the runs of its process that are not over: what else a worker holds of them it may forget."""
+
+    data: bytes
+    live: frozenset[Key]
+
+
+class Reply(NamedTuple):
+    """What a task gives: outcomes (``None``: the worker lacks the job), their cost, and who did it."""
+
+    outcomes: list[Any] | None
+    elapsed: float
+    nbytes: int
+    worker: str
+
+
+class _Entry(NamedTuple):
+    compute: Callable[[Any], Any]
+    owner: int | None  # the process id where the results need no pickling
+
+
+_held: dict[Key, _Entry] = {}
+
+#: What the initializer of this worker raised.
+_fault: BaseException | None = None
+
+
+def disable(fault: BaseException) -> None:
+    """Have this worker answer every task with what its initializer raised."""
+    global _fault
+    _fault = fault
+
+
+def hold(key: Key, compute: Callable[[Any], Any]) -> None:
+    """Have a job ready for this process, and for those forked from it from now on."""
+    _held[key] = _Entry(compute, os.getpid())
+
+
+def let_go(key: Key) -> None:
+    """Forget a job."""
+    _held.pop(key, None)
+
+
+class _Unsendable(NamedTuple):
+    """What stands for an input that can't be pickled."""
+
+    why: str
+
+
+def portable(keys: Sequence[Any]) -> Sequence[Any]:
+    """Return keys that survive any executor's own pickle: as they are where they are plain, else pickled one by one.
+
+    An input that can't be pickled becomes its item's error, in the worker.
+    """
+    if isinstance(keys, range) or are_atoms(keys):
+        return keys
+    if all(type(key) is tuple and are_atoms(key) for key in keys):
+        return keys
+    import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
+
+    sent: list[Pickled | _Unsendable] = []
+    for key in keys:
+        try:
+            sent.append(Pickled(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL)))
+        except Exception as error:
+            sent.append(_Unsendable(f"{type(error).__name__}: {error}"))
+    return sent
+
+
+def _unpacked(key: Any) -> Any:
+    if type(key) is Pickled:
+        return pickle.loads(key.data)
+    if type(key) is _Unsendable:
+        raise RemoteError(f"the input can't be pickled: {key.why}; use backend='threads'")
+    return key
+
+
+def compute_chunk(key: Key, payload: Payload | None, keys: Sequence[Any], patience: float | None) -> Reply:
+    """Run the items of a chunk, in a worker."""
+    worker = f"{platform.node()}:{os.getpid()}"
+    if _fault is not None:
+        raise initializer_failed(_fault, worker)
+    entry = _held.get(key)
+    if entry is None:
+        if payload is None:
+            return Reply(None, 0.0, 0, worker)
+        for other in [other for other in _held if other[0] == key[0] and other not in payload.live]:
+            let_go(other)
+        entry = _held[key] = _Entry(pickle.loads(payload.data), None)
+    compute = entry.compute
+    if type(keys) is list and type(keys[0]) in (Pickled, _Unsendable):
+        outcomes, elapsed = run_chunk(lambda key: compute(_unpacked(key)), keys, patience)
+    else:
+        outcomes, elapsed = run_chunk(compute, keys, patience)
+    if entry.owner == os.getpid():
+        return Reply(outcomes, elapsed, approximate_nbytes(outcomes), worker)
+    packed, nbytes = pack(outcomes)
+    return Reply(packed, elapsed, nbytes, worker)

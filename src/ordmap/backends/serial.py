@@ -1,0 +1,75 @@
+"""The backend without workers: each item is computed inside ``next()``, in the caller's thread.
+
+For debugging (a breakpoint in the dataset just works) and as what the other backends are compared with.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from ordmap.backends import Job
+from ordmap.backends.promises import row, weaker
+from ordmap.indices import Chunk
+from ordmap.outcome import Answer, Raised, approximate_nbytes, run_chunk
+
+__all__ = ["Serial"]
+
+
+class Serial:
+    """Compute each item inside ``next()``, in the caller's own thread.
+
+    Attention: a ``KeyboardInterrupt`` that an item raises in the main thread can't be told from Ctrl-C: it closes the
+    iterator.
+    """
+
+    name = "serial"
+    workers = 0
+    promises = row(
+        filled=weaker("nothing is computed ahead: each item is, inside its `next()`"),
+        worker_death=weaker("there is no worker: what kills an item kills the program"),
+        parent_death=weaker("there is no worker: an item ends with the program"),
+    )
+
+    def open(self, job: Job) -> _SerialRun:
+        """Begin a run."""
+        return _SerialRun(job)
+
+    def close(self) -> None:
+        """Do nothing: there are no workers."""
+
+    def __enter__(self) -> Serial:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class _SerialRun:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._waiting: deque[tuple[int, Chunk]] = deque()
+
+    def submit(self, ticket: int, chunk: Chunk) -> None:
+        self._waiting.append((ticket, chunk))
+
+    def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
+        if not wait or not self._waiting:
+            return ()
+        ticket, chunk = self._waiting.popleft()
+        outcomes, elapsed = run_chunk(self._job.compute, chunk.keys, self._job.patience)
+        last = outcomes[-1]
+        if (
+            type(last) is Raised
+            and isinstance(last.error, KeyboardInterrupt)
+            and threading.current_thread() is threading.main_thread()
+        ):
+            raise last.error
+        return [(ticket, Answer(outcomes, elapsed, approximate_nbytes(outcomes), "of the caller"))]
+
+    def wake(self) -> None:
+        """Do nothing: `collect` never waits for another."""
+
+    def close(self) -> None:
+        self._waiting.clear()

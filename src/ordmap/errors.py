@@ -1,0 +1,59 @@
+"""The exceptions that are ordmap's own; a user's exception is never wrapped in one of them without need."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendUnavailableError",
+    "OrdmapError",
+    "RemoteError",
+    "WorkerDiedError",
+]
+
+
+class OrdmapError(Exception):
+    """The root of every exception that ordmap itself defines.
+
+    ``index`` is the index of the item concerned, or ``None`` where no item is.
+    """
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class RemoteError(OrdmapError):
+    """An item's failure that can't be raised as itself.
+
+    Two kinds of exception arrive so: those that can't be pickled on the way from a worker, and those that would
+    silently end the caller's loop (``StopIteration``, ``GeneratorExit``, ``SystemExit``, ``KeyboardInterrupt``, a
+    cancellation …). A result that can't be pickled is a ``RemoteError`` of its item too.
+
+    ``type_name`` is the qualified name of the original's class, ``remote_message`` its text, and
+    ``remote_traceback`` the formatted traceback where there is one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        index: int | None = None,
+        type_name: str = "",
+        remote_message: str = "",
+        remote_traceback: str = "",
+    ) -> None:
+        super().__init__(message, index=index)
+        self.type_name = type_name
+        self.remote_message = remote_message
+        self.remote_traceback = remote_traceback
+
+
+class WorkerDiedError(OrdmapError):
+    """A worker process ended while it had work: a segmentation fault, ``os._exit``, the out-of-memory killer.
+
+    Where the backend can't tell which item did it (see the table of promises), ``index`` is the first item that was
+    not delivered, and the run ends.
+    """
+
+
+class BackendUnavailableError(OrdmapError):
+    """The backend can't be used here; the message says what to install or to write instead."""

@@ -1,0 +1,194 @@
+"""The two calls that everything begins with: their arguments are checked here, before anything starts."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, TypeVar
+
+from ordmap.backends import Backend, resolve
+from ordmap.dataset import Dataset
+from ordmap.indices import Arguments, Indices, Source, check_indices
+from ordmap.iterator import OrderedIterator, Settings
+
+__all__ = ["ordered_imap", "ordered_map"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ordered_imap(
+    dataset: Dataset[T],
+    workers: int | None = None,
+    prefetch: int | None = None,
+    *,
+    backend: str | Backend | Executor = "processes",
+    epochs: int | None = 1,
+    indices: Iterable[int] | Callable[[int], Iterable[int]] | None = None,
+    chunksize: int | None = None,
+) -> OrderedIterator[T]:
+    """Yield ``dataset[0], dataset[1], …`` in index order, while workers compute ahead.
+
+    ``list(ordered_imap(dataset, …)) == [dataset[i] for i in range(len(dataset))]`` for every backend, number of
+    workers, window and chunk size.
+
+    An item that raises costs one item: ``next()`` raises the user's own exception with notes saying which item it was
+    and where it ran, and goes on with the following item when it is called again.
+
+    Nothing starts before the first ``next()``. Tiny items travel in chunks, so that they share the cost of the way.
+
+    Args:
+        dataset: Anything with ``__getitem__`` and ``__len__``. It reaches each worker once: inherited by a forked
+            worker, pickled for any other.
+        workers: How many items are computed at the same time; ``None``: the cores that this process may use (its
+            affinity and its container's quota). 0: compute in this process, inside ``next()``.
+        prefetch: How many items at most are submitted and not yet yielded; ``None``: twice the workers, more for tiny
+            items (up to 1,024, and 64 MB of results).
+        backend: ``"processes"``, ``"threads"``, ``"spawn"``, ``"serial"``, a configured backend such as
+            ``Processes(4)``, or any ``concurrent.futures.Executor``, which is borrowed and never shut down.
+        epochs: How many times the dataset is gone through; ``None``: again and again, for ever.
+        indices: Which items in which order, in place of ``range(len(dataset))``: an iterable, possibly infinite, or a
+            function from the epoch (0, 1, …) to one.
+        chunksize: How many items travel together; ``None``: adapted to their duration and size.
+
+    Returns:
+        An `OrderedIterator`.
+
+    Raises:
+        TypeError, ValueError, IndexError: Bad arguments, before anything has started.
+
+    Example:
+        >>> squares = [n * n for n in range(5)]
+        >>> list(ordered_imap(squares, workers=2, backend="threads"))
+        [0, 1, 4, 9, 16]
+
+    Attention:
+        What an item changes in the dataset changes in that worker's copy alone, save in threads and serial.
+    """
+    _check_dataset(dataset)
+    if epochs is not None:
+        epochs = _whole("epochs", epochs, least=0, instead="epochs=None cycles for ever")
+    if indices is not None:
+        _check_order(indices, dataset, epochs)
+    elif epochs is None and not len(dataset):
+        raise ValueError("the dataset is empty, and with epochs=None that would go on for ever without an item")
+    return _iterator(
+        partial(operator.getitem, dataset),
+        dataset,
+        Indices(dataset, epochs, indices),
+        workers,
+        prefetch,
+        backend,
+        chunksize,
+    )
+
+
+def ordered_map(
+    fn: Callable[..., R],
+    *iterables: Iterable[Any],
+    workers: int | None = None,
+    prefetch: int | None = None,
+    backend: str | Backend | Executor = "processes",
+    strict: bool = False,
+    chunksize: int | None = None,
+) -> OrderedIterator[R]:
+    """Yield what ``map(fn, *iterables)`` yields, in that order, while workers compute ahead.
+
+    The iterables may be infinite; they are pulled in the caller's thread, inside ``next()``, and never further than
+    the window. What one of them raises comes after the results of what it gave before, and ends the iterator.
+
+    ``workers``, ``prefetch``, ``backend`` and ``chunksize`` are as for `ordered_imap`, and so are failures; the index of
+    an item is its position. With ``strict``, iterables of different lengths are a ``ValueError`` at the end, as for
+    ``zip``.
+
+    Example:
+        >>> list(ordered_map(pow, [2, 3, 4], [5, 2, 3], workers=2, backend="threads"))
+        [32, 9, 64]
+    """
+    if not callable(fn):
+        raise TypeError(f"ordered_map calls its first argument, and {fn!r} can't be called: write ordered_map(fn, iterable)")
+    if not iterables:
+        raise TypeError("ordered_map needs something to map over: write ordered_map(fn, iterable)")
+    for iterable in iterables:
+        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
+            raise TypeError(f"ordered_map can't iterate over {iterable!r}")
+    return _iterator(_Starred(fn), fn, Arguments(iterables, strict=strict), workers, prefetch, backend, chunksize)
+
+
+class _Starred:
+    """A function that takes its arguments as one tuple."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+
+    def __call__(self, arguments: tuple[Any, ...]) -> Any:
+        return self._fn(*arguments)
+
+
+def _iterator(
+    compute: Callable[[Any], Any],
+    subject: object,
+    source: Source,
+    workers: int | None,
+    prefetch: int | None,
+    backend: object,
+    chunksize: int | None,
+) -> OrderedIterator[Any]:
+    """Check what both calls have in common, and make the iterator."""
+    if workers is not None:
+        workers = _whole("workers", workers, least=0, instead="workers=None uses every core that it may")
+    if prefetch is not None:
+        prefetch = _whole("prefetch", prefetch, least=1, instead="prefetch=1 computes one item at a time")
+    if chunksize is not None:
+        chunksize = _whole("chunksize", chunksize, least=1, instead="chunksize=None adapts it")
+        if prefetch is not None and chunksize > prefetch:
+            raise ValueError(f"chunksize={chunksize} does not fit into prefetch={prefetch}: write prefetch={2 * chunksize}")
+    found = resolve(backend, workers)
+    if not found.workers:
+        prefetch = chunksize = 1  # nothing is computed ahead
+    return OrderedIterator(Settings(found, compute, subject, source, prefetch, chunksize))
+
+
+def _check_dataset(dataset: object) -> None:
+    if isinstance(dataset, type):
+        raise TypeError(f"dataset is the class {dataset.__name__}: write an instance, {dataset.__name__}(…)")
+    missing = [name for name in ("__getitem__", "__len__") if not hasattr(dataset, name)]
+    if missing:
+        kind = type(dataset).__name__
+        hint = "for an iterable write ordered_map(fn, iterable)" if hasattr(dataset, "__iter__") else "give it that"
+        raise TypeError(f"a dataset has __getitem__ and __len__, and {kind} has no {' and no '.join(missing)}: {hint}")
+    if isinstance(dataset, dict | set | frozenset):
+        raise TypeError(f"a {type(dataset).__name__} is not had by index 0, 1, …: write list(…) around it")
+
+
+def _check_order(indices: object, dataset: Dataset[Any], epochs: int | None) -> None:
+    if callable(indices):
+        return
+    if not hasattr(indices, "__iter__") and not hasattr(indices, "__getitem__"):
+        raise TypeError(f"indices must be an iterable of integers, or a function from the epoch to one, not {indices!r}")
+    if isinstance(indices, str | bytes):
+        raise TypeError(f"indices must be integers, not {indices!r}")
+    if isinstance(indices, Sequence) or hasattr(indices, "__array__"):
+        check_indices(indices, len(dataset))  # type: ignore[arg-type]
+        if epochs is None and not len(indices):  # type: ignore[arg-type]
+            raise ValueError("there are no indices, and with epochs=None that would go on for ever without an item")
+    elif epochs != 1 and iter(indices) is indices:  # type: ignore[call-overload]
+        raise ValueError(
+            "an iterator of indices can be gone through once only: for several epochs "
+            "write a function, indices=lambda epoch: …, or leave epochs=1"
+        )
+
+
+def _whole(name: str, value: object, *, least: int, instead: str) -> int:
+    """Return the value of an argument as an ``int``, or refuse it."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number or None, not {value!r}; {instead}")
+    if number < least:
+        raise ValueError(f"{name}={number}: it must be at least {least}; {instead}")
+    return number

@@ -1,0 +1,222 @@
+"""Which items, in which order: the source that the window pulls its chunks from."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from more_itertools import peekable
+
+__all__ = ["Arguments", "Chunk", "Indices", "Source", "check_indices"]
+
+#: Once the pulls for a chunk have taken this long (seconds) the source is slow: what there is goes to the workers.
+_SLOW = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some items that follow each other: what the dataset (or function) is called with, and their indices.
+
+    ``error`` is set for an item that can't be computed, since its index is not valid: a chunk of one.
+    """
+
+    keys: Sequence[Any]
+    indices: Sequence[int]
+    epoch: int = 0
+    error: Exception | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rest(self, done: int) -> list[Chunk]:
+        """Return what is left after ``done`` items, in chunks of one."""
+        return [Chunk(self.keys[i : i + 1], self.indices[i : i + 1], self.epoch) for i in range(done, len(self))]
+
+
+class Source(Protocol):
+    """Where the window's items come from."""
+
+    def take(self, most: int) -> Chunk | None:
+        """Return the next chunk of 1 to ``most`` items, ``None`` at the end, or raise what the source raised."""
+
+    def remaining(self) -> int | None:
+        """Return the number of items not taken yet; ``None`` where that can't be known."""
+
+    def close(self) -> None:
+        """Take no more, and close what is pulled from."""
+
+
+class _Puller:
+    """Pulls from an iterable, no further than asked; what it raises comes after what it gave before."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._source = iter(items)
+        self._error: Exception | None = None
+        self._items = peekable(self._until_error())
+
+    def _until_error(self) -> Iterator[Any]:
+        try:
+            yield from self._source
+        except Exception as error:
+            self._error = error
+
+    def pull(self, most: int) -> list[Any]:
+        """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""
+        pulled: list[Any] = []
+        slow = time.perf_counter() + _SLOW
+        for item in self._items:
+            pulled.append(item)
+            if len(pulled) == most or time.perf_counter() > slow:
+                break
+        if not pulled and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return pulled
+
+    def put_back(self, items: Sequence[Any]) -> None:
+        self._items.prepend(*items)
+
+    def close(self) -> None:
+        """Close the source where it can be closed, as a generator can."""
+        self._items = peekable(())
+        close = getattr(self._source, "close", None)
+        if close is not None:
+            close()
+
+
+class Indices:
+    """The indices of a dataset, for ``epochs`` epochs (``None``: for ever); its length is read at the first of them."""
+
+    def __init__(
+        self,
+        dataset: Sized,
+        epochs: int | None,
+        indices: Iterable[int] | Callable[[int], Iterable[int]] | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._length: int | None = None
+        self._epochs = epochs
+        self._indices = indices
+        self._epoch = 0
+        self._taken = 0  # of this epoch
+        self._order: range | _Puller | None = None
+
+    def take(self, most: int) -> Chunk | None:
+        if self._length is None:
+            self._length = len(self._dataset)
+        while self._epochs is None or self._epoch < self._epochs:
+            if self._order is None:
+                self._order = self._open(self._length)
+            chunk = self._cut(self._order, most, self._length)
+            if chunk is not None:
+                self._taken += len(chunk)
+                return chunk
+            if self._epochs is None and not self._taken:
+                self._epochs = 0
+                raise ValueError(f"epoch {self._epoch} has no indices; with epochs=None that would go on for ever")
+            self._epoch += 1
+            self._taken = 0
+            self._order = None
+        return None
+
+    def remaining(self) -> int | None:
+        if self._epochs is None:
+            return None
+        if self._indices is None:
+            an_epoch = len(self._dataset) if self._length is None else self._length
+        elif not callable(self._indices) and hasattr(self._indices, "__len__"):
+            an_epoch = len(self._indices)
+        else:
+            return None
+        return max(0, (self._epochs - self._epoch) * an_epoch - self._taken)
+
+    def close(self) -> None:
+        self._epochs = 0
+        if isinstance(self._order, _Puller):
+            self._order.close()
+
+    def _open(self, length: int) -> range | _Puller:
+        order: Iterable[int] | None
+        if callable(self._indices):
+            order = self._indices(self._epoch)
+        else:
+            order = self._indices
+        if order is None:
+            return range(length)
+        if isinstance(order, range):
+            check_indices(order, length)
+            return order
+        return _Puller(order)
+
+    def _cut(self, order: range | _Puller, most: int, length: int) -> Chunk | None:
+        """Take a chunk of this epoch's order; ``None``: it is over."""
+        if isinstance(order, range):
+            part = order[self._taken : self._taken + most]
+            return Chunk(part, part, self._epoch) if part else None
+        given = order.pull(most)
+        keys: list[int] = []
+        for key in given:
+            try:
+                keys.append(_checked(key, length))
+            except (IndexError, TypeError) as error:
+                if keys:  # these go first; the bad one is looked at again, alone
+                    order.put_back(given[len(keys) :])
+                    break
+                order.put_back(given[1:])
+                return Chunk(given[:1], given[:1], self._epoch, error)
+        return Chunk(keys, keys, self._epoch) if keys else None
+
+
+class Arguments:
+    """The argument tuples of a function: items of several iterables in step, numbered from 0."""
+
+    def __init__(self, iterables: Sequence[Iterable[Any]], *, strict: bool) -> None:
+        self._iterables = iterables
+        self._strict = strict
+        self._pulled: list[Iterator[Any]] = []
+        self._puller: _Puller | None = None
+        self._taken = 0
+
+    def take(self, most: int) -> Chunk | None:
+        if self._puller is None:
+            self._pulled = [iter(iterable) for iterable in self._iterables]
+            self._puller = _Puller(zip(*self._pulled, strict=self._strict))
+        keys = self._puller.pull(most)
+        if not keys:
+            return None
+        start, self._taken = self._taken, self._taken + len(keys)
+        return Chunk(keys, range(start, self._taken))
+
+    def remaining(self) -> int | None:
+        if not all(isinstance(iterable, Sized) for iterable in self._iterables):
+            return None
+        return max(0, min(len(iterable) for iterable in self._iterables if isinstance(iterable, Sized)) - self._taken)
+
+    def close(self) -> None:
+        self._puller = _Puller(())
+        for source in self._pulled:
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
+
+
+def check_indices(indices: Sequence[int], length: int) -> None:
+    """Refuse an index that is not in ``range(length)``: `IndexError`; or no integer at all: `TypeError`."""
+    ends = indices if not isinstance(indices, range) else [*indices[:1], *indices[-1:]]
+    for index in ends:
+        _checked(index, length)
+
+
+def _checked(index: object, length: int) -> int:
+    try:
+        number = operator.index(index)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"an index must be an integer, not {index!r}") from None
+    if number < 0:
+        raise IndexError(f"index {number} is negative: count from the front, {number} + len(dataset) = {number + length}")
+    if number >= length:
+        raise IndexError(f"index {number} is out of range: the dataset has {length} items, 0 to {length - 1}")
+    return number

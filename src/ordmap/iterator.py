@@ -1,0 +1,214 @@
+"""The object that a caller holds: an iterator that opens its run late, survives errors, and closes once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
+
+from ordmap.backends import Backend, Job, Run
+from ordmap.errors import OrdmapError
+from ordmap.indices import Source
+from ordmap.outcome import Raised, report
+from ordmap.pace import Pace
+from ordmap.window import Item, Window
+
+__all__ = ["OrderedIterator", "Settings", "Stats"]
+
+T_co = TypeVar("T_co", covariant=True)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a call asked for, checked once."""
+
+    backend: Backend
+    compute: Callable[[Any], Any]
+    subject: object
+    source: Source
+    prefetch: int | None
+    chunksize: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an iterator has done so far.
+
+    ``delivered``: items given out, errors included; ``in_flight``: items submitted and not yet given out, now;
+    ``most_in_flight``: their highest number so far; ``waited``: seconds that the caller spent inside ``next()``.
+    """
+
+    delivered: int
+    in_flight: int
+    most_in_flight: int
+    waited: float
+
+
+class OrderedIterator(Iterator[T_co], Generic[T_co]):
+    """Results in order; made by `ordered_imap` and `ordered_map`.
+
+    ``next()`` gives the next result, or raises what its item raised; after that, ``next()`` goes on with the following
+    item. Several threads may call it: each item goes to exactly one of them. The end of the items, ``close()``, the
+    end of a ``with`` block and garbage collection each end what the iterator started.
+
+    ``len()`` is the number of items to come, where it is known; the object itself is always true.
+
+    Attention: an iterator belongs to the process that made it; after an ``os.fork()`` the child must make its own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._window: Window | None = None
+        self._release: weakref.finalize[..., Self] | None = None
+        self._lock = threading.Lock()
+        self._inside: int | None = None  # the thread that is inside next()
+        self._process = os.getpid()
+        self._closed = False
+        self._delivered = 0
+        self._waited = 0.0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T_co:
+        self._enter()
+        try:
+            item = self._take()
+        finally:
+            self._leave()
+        if item is None:
+            raise StopIteration
+        outcome, index, epoch, worker = item
+        if type(outcome) is Raised:
+            try:
+                raise report(outcome, index=index, epoch=epoch, backend=self._settings.backend.name, worker=worker)
+            finally:
+                del outcome, item  # else the exception and this frame would hold each other
+        result: T_co = outcome
+        return result
+
+    def start(self) -> Self:
+        """Begin now: start the workers and fill the window, without waiting for any item. Return the iterator itself."""
+        self._enter()
+        try:
+            if not self._closed:
+                self._guarded(lambda: self._opened().fill())
+        finally:
+            self._leave()
+        return self
+
+    def close(self) -> None:
+        """End everything that the iterator started; it gives no more items. Any number of times, from any thread.
+
+        An item that is being computed is given up: a worker process is ended, a thread is left alone with it. Another
+        thread that waits in ``next()`` gets ``StopIteration``.
+        """
+        self._closed = True
+        if os.getpid() != self._process:
+            return  # a forked child owns nothing of it
+        window, release = self._window, self._release
+        if window is not None and release is not None:
+            window.wake()
+            release()
+            if self._lock.acquire(blocking=False):
+                try:
+                    window.close()
+                finally:
+                    self._lock.release()
+            # else the thread inside next() does it on its way out
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        remaining = self._remaining()
+        if remaining is None:
+            raise TypeError("the number of items to come is not known: the iterator is infinite, or its indices are lazy")
+        return remaining
+
+    def __length_hint__(self) -> int:
+        remaining = self._remaining()
+        return NotImplemented if remaining is None else remaining
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def stats(self) -> Stats:
+        """What has happened so far."""
+        window = self._window
+        return Stats(
+            delivered=self._delivered,
+            in_flight=window.in_flight if window is not None else 0,
+            most_in_flight=window.most_in_flight if window is not None else 0,
+            waited=self._waited,
+        )
+
+    def _enter(self) -> None:
+        me = threading.get_ident()
+        if self._inside == me:
+            raise ValueError("the iterator is computing already: an item, or a signal handler, can't ask it for more")
+        if os.getpid() != self._process:
+            raise OrdmapError(
+                f"this iterator belongs to process {self._process}, and this is a fork of it: make a new one here"
+            )
+        self._lock.acquire()
+        self._inside = me
+
+    def _leave(self) -> None:
+        try:
+            if self._closed and self._window is not None:
+                self._window.close()
+        finally:
+            self._inside = None
+            self._lock.release()
+
+    def _take(self) -> Item | None:
+        if self._closed:
+            return None
+        began = time.perf_counter()
+        item = self._guarded(lambda: self._opened().take())
+        self._waited += time.perf_counter() - began
+        if item is None:
+            self.close()
+        else:
+            self._delivered += 1
+        return item
+
+    def _guarded(self, step: Callable[[], Result]) -> Result:
+        """Take a step that can end the run: whatever it raises, nothing is left open behind it."""
+        try:
+            return step()
+        except BaseException as error:
+            if isinstance(error, OrdmapError) and error.index is None and self._window is not None:
+                error.index = self._window.first_missing()
+            self.close()
+            raise
+
+    def _opened(self) -> Window:
+        """Return the window, beginning the run if this is the first time."""
+        if self._window is None:
+            settings = self._settings
+            pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
+            run = settings.backend.open(Job(settings.compute, settings.subject, pace.patience))
+            self._release = weakref.finalize(self, _close_run, run, self._process)
+            self._window = Window(settings.source, run, pace)
+        return self._window
+
+    def _remaining(self) -> int | None:
+        if self._closed:
+            return 0
+        return self._settings.source.remaining() if self._window is None else self._window.remaining()
+
+
+def _close_run(run: Run, process: int) -> None:
+    if os.getpid() == process:
+        run.close()

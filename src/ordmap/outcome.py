@@ -1,0 +1,342 @@
+"""What running an item gave, and how it travels.
+
+Inside a worker every item ends in its result or in `Raised`. In the same process that is all. Between processes a
+chunk's outcomes are packed by `pack` and opened one by one, where they are delivered, by `opened`::
+
+    worker   run_chunk ──> [result | Raised] ──pack──> [result | Pickled | PackedError]   ──> channel
+    caller   channel ──> opened(outcome) ──> result, or Raised ──report──> the exception to raise
+
+Nothing here raises for what an item did: a result that can't be pickled, or whose unpickling fails, is that item's
+failure.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from ordmap.errors import OrdmapError, RemoteError
+
+__all__ = ["Answer", "PackedError", "Pickled", "Raised", "are_atoms", "opened", "pack", "report", "run_chunk"]
+
+_NOTE = "ordmap: item "
+_TRACEBACK_NOTE = "ordmap: the traceback in the worker:\n"
+
+#: Raised by an item, each of these would end the caller's loop (or program) as if nothing had happened.
+_SILENT = (StopIteration, StopAsyncIteration, GeneratorExit, SystemExit, KeyboardInterrupt)
+_CANCELLED = {("asyncio.exceptions", "CancelledError"), ("concurrent.futures._base", "CancelledError")}
+
+#: Exact types that pickle to a few bytes and whose unpickling runs nobody's code: a whole chunk of them is left to
+#: the channel's own pickle.
+_ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
+
+
+class Raised:
+    """An item's failure, in the place of its result.
+
+    ``traceback`` is the worker's, as text; empty where the exception carries its own.
+    """
+
+    __slots__ = ("error", "traceback")
+
+    def __init__(self, error: BaseException, traceback: str = "") -> None:
+        self.error = error
+        self.traceback = traceback
+
+
+class Answer(NamedTuple):
+    """What one chunk gave: an outcome for each item that was run, and what they cost.
+
+    Fewer outcomes than items: the worker hands the rest back. ``elapsed`` is in seconds, in the worker; ``nbytes`` is
+    the (approximate) size of the results; ``worker`` names who did it.
+    """
+
+    outcomes: list[Any]
+    elapsed: float
+    nbytes: int
+    worker: str
+
+
+def run_chunk(compute: Callable[[Any], Any], keys: Iterable[Any], patience: float | None) -> tuple[list[Any], float]:
+    """Run the items of one chunk in order: their outcomes, and the seconds that they took.
+
+    Once the chunk has taken ``patience`` seconds the rest is left undone (``None``: never).
+    """
+    outcomes: list[Any] = []
+    clock = time.perf_counter
+    began = clock()
+    give_up = began + patience if patience is not None else float("inf")
+    for key in keys:
+        try:
+            outcomes.append(compute(key))
+        except BaseException as error:
+            # The frame of this loop is of no interest to the user.
+            error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ else None
+            outcomes.append(Raised(error))
+        if clock() >= give_up:
+            break
+    return outcomes, clock() - began
+
+
+def approximate_nbytes(outcomes: Sequence[Any]) -> int:
+    """Return about the number of bytes that these results hold in memory, judged by the last of them."""
+    if not outcomes:
+        return 0
+    last = outcomes[-1]
+    size = getattr(last, "nbytes", None)
+    return len(outcomes) * (size if isinstance(size, int) else sys.getsizeof(last, 64))
+
+
+# Between processes
+
+
+def _serialise(value: object) -> bytes:
+    """Pickle by ``pickle``, and by ``cloudpickle`` what that refuses (lambdas, closures, what ``__main__`` defines)."""
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        import cloudpickle  # heavy, and seldom needed in a worker
+
+        return bytes(cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+
+
+class Pickled:
+    """A result on its way between processes."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pickled, (self.data,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """One exception of a chain: itself, as far as it can travel, and where in the chain its relatives are."""
+
+    data: bytes | None
+    type_name: str
+    message: str
+    cause: int | None
+    context: int | None
+    members: tuple[int, ...]  # of an exception group
+    suppress_context: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PackedError:
+    """An item's exception on its way between processes, with its whole chain of causes and contexts."""
+
+    chain: tuple[_Link, ...]
+    traceback: str
+
+
+def are_atoms(values: Iterable[object]) -> bool:
+    """Whether all these are plain numbers, strings and the like, which any channel can carry."""
+    return _ATOMS.issuperset(map(type, values))
+
+
+def pack(outcomes: list[Any]) -> tuple[list[Any], int]:
+    """Make outcomes ready for another process: each ends as plain bytes and atoms. Return them and their size."""
+    if are_atoms(outcomes):
+        return outcomes, 32 * len(outcomes) + sum(len(x) for x in outcomes if type(x) in (str, bytes))
+    packed: list[Any] = []
+    size = 0
+    for outcome in outcomes:
+        sent: Pickled | PackedError
+        if type(outcome) is Raised:
+            sent = _pack_error(outcome.error)
+        else:
+            try:
+                sent = Pickled(_serialise(outcome))
+                size += len(sent.data)
+            except BaseException as error:  # a user's __reduce__ may raise anything
+                sent = _pack_error(_unpicklable_result(outcome, error))
+        packed.append(sent)
+    return packed, size
+
+
+def opened(outcome: Any) -> Any:
+    """Open one packed outcome: its result, or `Raised`. Anything else is given back as it is."""
+    kind = type(outcome)
+    if kind is Pickled:
+        try:
+            return pickle.loads(outcome.data)
+        except Exception as error:
+            failure = RemoteError(
+                f"the result can't be unpickled: {_one_line(error)}",
+                type_name=_type_name(error),
+                remote_message=_text(error),
+            )
+            failure.__cause__ = error
+            return Raised(failure)
+    if kind is PackedError:
+        return _open_error(outcome)
+    return outcome
+
+
+def _unpicklable_result(result: object, error: BaseException) -> RemoteError:
+    kind = type(result)
+    failure = RemoteError(
+        f"the result, a {kind.__module__}.{kind.__qualname__}, can't be pickled: {_one_line(error)}; "
+        "return something that can, or use backend='threads'",
+        type_name=_type_name(error),
+        remote_message=_text(error),
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _pack_error(error: BaseException) -> PackedError:
+    chain: list[BaseException] = []
+    numbers: dict[int, int] = {}
+
+    def enlist(link: BaseException | None) -> None:
+        pending = [link]
+        while pending:  # a loop, not a recursion: a chain may have thousands of links, and circles
+            one = pending.pop()
+            if one is not None and id(one) not in numbers:
+                numbers[id(one)] = len(chain)
+                chain.append(one)
+                pending += (one.__context__, one.__cause__, *_members(one))
+
+    def number(link: BaseException | None) -> int | None:
+        return None if link is None else numbers[id(link)]
+
+    enlist(error)
+    links = tuple(
+        _Link(
+            data=_pickled_exception(one),
+            type_name=_type_name(one),
+            message=_text(one),
+            cause=number(one.__cause__),
+            context=number(one.__context__),
+            members=tuple(numbers[id(member)] for member in _members(one)),
+            suppress_context=one.__suppress_context__,
+        )
+        for one in chain
+    )
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception as fault:  # the user's __str__ or __repr__
+        text = f"{_type_name(error)} (its traceback can't be formatted: {_one_line(fault)})"
+    return PackedError(links, text)
+
+
+def _open_error(packed: PackedError) -> Raised:
+    chain = [_unpickled_exception(link, packed.traceback if not i else "") for i, link in enumerate(packed.chain)]
+    pending = list(zip(chain, packed.chain, strict=True))
+    while pending:
+        one, link = pending.pop()
+        one.__cause__ = None if link.cause is None else chain[link.cause]
+        one.__context__ = None if link.context is None else chain[link.context]
+        one.__suppress_context__ = link.suppress_context
+        # A group came with copies of its members, without their relatives.
+        pending += [(member, packed.chain[n]) for member, n in zip(_members(one), link.members, strict=False)]
+    return Raised(chain[0], packed.traceback)
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    return error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+
+
+def _pickled_exception(error: BaseException) -> bytes | None:
+    """Pickle one exception without its chain; ``None`` where it can't be.
+
+    An exception's own way to pickle calls its class with ``args``, and fails, or doubles its message, when the class
+    has a constructor of its own. We leave that constructor out: it ran once already.
+    """
+    try:
+        reduced = error.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        if isinstance(reduced, tuple) and len(reduced) in (2, 3) and reduced[0] is type(error):
+            state = reduced[2] if len(reduced) == 3 else None
+            if isinstance(type(error).__init__, FunctionType) and (state is None or isinstance(state, dict)):
+                return _serialise((_rebuilt, (type(error), reduced[1], state)))
+        return _serialise((_itself, (error,)))
+    except Exception:
+        return None
+
+
+def _unpickled_exception(link: _Link, text: str) -> BaseException:
+    if link.data is not None:
+        try:
+            build, args = pickle.loads(link.data)
+            error = build(*args)
+            if isinstance(error, BaseException):
+                return error
+        except Exception:  # noqa: S110  the stand-in below says all that is known of it
+            pass
+    return RemoteError(
+        f"{link.type_name}: {link.message} (the exception itself can't be pickled)",
+        type_name=link.type_name,
+        remote_message=link.message,
+        remote_traceback=text,
+    )
+
+
+def _itself(error: BaseException) -> BaseException:
+    return error
+
+
+def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any] | None) -> BaseException:
+    """Build an exception without its class's own constructor: only that of the builtin exception under it."""
+    builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    error: BaseException = builtin.__new__(kind, *args)
+    builtin.__init__(error, *args)
+    if state:
+        error.__setstate__(state)
+    return error
+
+
+# Where it is delivered
+
+
+def report(
+    raised: Raised, *, index: int, epoch: int, backend: str, worker: str, attempt: int = 1
+) -> BaseException:
+    """Return the exception to raise for a failed item: the user's own with notes, or a `RemoteError`."""
+    error = raised.error
+    if isinstance(error, _SILENT) or (type(error).__module__, type(error).__name__) in _CANCELLED:
+        text = raised.traceback or "".join(traceback.format_exception(error))
+        stand_in = RemoteError(
+            f"item {index} raised {_one_line(error)}, which would have ended the loop",
+            type_name=_type_name(error),
+            remote_message=_text(error),
+            remote_traceback=text,
+        )
+        stand_in.__cause__ = error
+        error = stand_in
+    if isinstance(error, OrdmapError) and error.index is None:
+        error.index = index
+    notes = getattr(error, "__notes__", None)
+    if notes:  # one exception object raised by many items must not gather the notes of all
+        notes[:] = [note for note in notes if not str(note).startswith((_NOTE, _TRACEBACK_NOTE))]
+    error.add_note(f"{_NOTE}{index}, epoch {epoch}, backend {backend!r}, worker {worker}, attempt {attempt}")
+    if raised.traceback:
+        error.add_note(_TRACEBACK_NOTE + raised.traceback.rstrip())
+    return error
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:  # the user's __str__
+        return f"(its message can't be had: {type(fault).__name__})"
+
+
+def _one_line(error: BaseException) -> str:
+    text = _text(error)
+    return f"{_type_name(error)}: {text}" if text else _type_name(error)

@@ -1,0 +1,51 @@
+"""How many items travel together, and how far ahead: adapted to what the items cost."""
+
+from __future__ import annotations
+
+__all__ = ["PATIENCE", "Pace"]
+
+#: Seconds after which a worker hands back the rest of a chunk that was sized for faster items.
+PATIENCE = 0.010
+
+#: What a chunk should cost at most: then neither the channel nor an idle neighbour is felt.
+_CHUNK_SECONDS = 0.0015
+_CHUNK_BYTES = 64 * 1024
+
+#: The bounds of a window that nobody asked for.
+_WIDEST = 1024
+_WIDEST_BYTES = 64 * 1000 * 1000
+
+
+class Pace:
+    """The current chunk size and width of a window, both in items.
+
+    A ``prefetch`` or ``chunksize`` that was given is obeyed. Otherwise a chunk begins with one item and doubles while
+    chunks are both quick and small; the window keeps two chunks a worker, at most 1,024 items and 64 MB of results.
+    """
+
+    def __init__(self, workers: int, prefetch: int | None, chunksize: int | None) -> None:
+        workers = max(workers, 1)
+        self._workers = workers
+        self._given_width = prefetch
+        self.adaptive = chunksize is None
+        self.chunk = chunksize or 1
+        widest = prefetch or max(2 * workers, _WIDEST)
+        self._largest_chunk = chunksize or max(1, widest // (2 * workers))
+        self.width = prefetch or 2 * workers * self.chunk
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that a chunk may take before its rest is handed back; ``None``: it is run to its end."""
+        return PATIENCE if self.adaptive else None
+
+    def learn(self, items: int, elapsed: float, nbytes: int) -> None:
+        """Take into account that ``items`` took ``elapsed`` seconds and gave ``nbytes`` bytes."""
+        if items and self.adaptive:
+            by_time = int(_CHUNK_SECONDS * items / elapsed) if elapsed > 0 else self._largest_chunk
+            by_size = _CHUNK_BYTES * items // nbytes if nbytes else self._largest_chunk
+            # Growth is careful, for one quick item says little; a shrink is not.
+            self.chunk = max(1, min(by_time, by_size, 2 * self.chunk, self._largest_chunk))
+        if items and self._given_width is None:
+            fits = _WIDEST_BYTES * items // nbytes if nbytes else _WIDEST
+            wanted = max(self.width, 2 * self._workers * self.chunk)
+            self.width = max(2 * self._workers, min(wanted, fits))

@@ -1,0 +1,190 @@
+"""The algorithm: a bounded window that slides over a source, filled ahead and emptied in order.
+
+::
+
+    source ──fill──> [slot][slot][slot][slot] ──take──> next()
+             submit │                      ▲ collect
+                    ▼                      │
+                    run of a backend: workers
+
+A slot is a place in the order: a chunk of items, and their outcomes once they have come. `Window.take` fills the
+window, waits for the oldest slot alone, and gives out its next item. An item that failed fills its place like any
+other. An item counts against the bound from its submission until it is given out, so the bound holds while `take`
+waits, too. What a worker hands back of a chunk stands in the order as slots of one item, not submitted yet.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+from ordmap.backends import Run
+from ordmap.indices import Chunk, Source
+from ordmap.outcome import Answer, Raised, opened
+from ordmap.pace import Pace
+
+__all__ = ["Item", "Window"]
+
+#: Seconds after which a pull was a slow one.
+_SLOW_PULL = 0.00005
+
+
+class Item(NamedTuple):
+    """An item that is given out: its result or `Raised`, and which one it is."""
+
+    outcome: Any
+    index: int
+    epoch: int
+    worker: str
+
+
+class _Slot:
+    """A place in the order, known by the position of its first item in the run."""
+
+    __slots__ = ("answer", "chunk", "given", "position", "rest")
+
+    def __init__(self, position: int, chunk: Chunk) -> None:
+        self.position = position
+        self.chunk = chunk
+        self.answer: Answer | None = None
+        self.given = 0
+        self.rest: list[_Slot] = []  # what the worker handed back
+
+    def __lt__(self, other: _Slot) -> bool:
+        return self.position < other.position
+
+
+class Window:
+    """The items that were submitted to a run and are not given out yet, oldest first.
+
+    Not for two threads at once, but for `wake`, which ends a waiting `take`.
+    """
+
+    def __init__(self, source: Source, run: Run, pace: Pace) -> None:
+        self._source = source
+        self._run = run
+        self._pace = pace
+        self._slots: deque[_Slot] = deque()
+        self._awaited: dict[int, _Slot] = {}
+        self._handed_back: list[_Slot] = []  # a heap: the oldest is submitted first
+        self._position = 0
+        self._exhausted = False
+        self._source_error: Exception | None = None
+        self._woken = False
+        self.in_flight = 0
+        self.most_in_flight = 0
+
+    def remaining(self) -> int | None:
+        """Return the number of items not given out yet, as far as the source knows its length."""
+        to_take = self._source.remaining()
+        if to_take is None:
+            return None
+        return to_take + self.in_flight + len(self._handed_back)
+
+    def fill(self) -> None:
+        """Submit as many items as there is room for; never waits for an answer."""
+        self._submit_handed_back()
+        pace = self._pace
+        while not self._exhausted and not self._woken:
+            room = pace.width - self.in_flight
+            size = pace.chunk
+            if room < size:
+                break
+            began = time.perf_counter()
+            try:
+                chunk = self._source.take(size)
+            except Exception as error:  # it comes after the results of what was pulled before
+                self._exhausted = True
+                self._source_error = error
+                break
+            if chunk is None:
+                self._exhausted = True
+                break
+            slot = _Slot(self._position, chunk)
+            self._position += len(chunk)
+            self._slots.append(slot)
+            self._submit(slot)
+            if time.perf_counter() - began > _SLOW_PULL:
+                # A slow source may even wait for an answer that has come meanwhile: that goes out before more is pulled.
+                self._collect(wait=False)
+                if self._slots[0].answer is not None:
+                    break
+
+    def take(self) -> Item | None:
+        """Give out the next item, waiting for it; ``None``: there is none left, or `wake` was called.
+
+        Raises what the source raised, in its place, and what the run raises when it can't go on.
+        """
+        self.fill()
+        slots = self._slots
+        while slots and not self._woken:
+            head = slots[0]
+            if head.answer is None:
+                self._collect(wait=True)
+                self.fill()
+            elif head.given < len(head.answer.outcomes):
+                return self._give(head, head.answer)
+            else:
+                slots.popleft()
+                slots.extendleft(reversed(head.rest))
+        if self._source_error is not None and not slots:
+            error, self._source_error = self._source_error, None
+            raise error
+        return None
+
+    def wake(self) -> None:
+        """End a waiting `take`, and every later one; from any thread."""
+        self._woken = True
+        self._run.wake()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._exhausted = True
+        self._slots.clear()
+        self._awaited.clear()
+        self._handed_back.clear()
+        self.in_flight = 0
+        self._source.close()
+
+    def first_missing(self) -> int | None:
+        """Return the index of the next item to be given out, if it is in the window."""
+        for slot in self._slots:
+            if slot.given < len(slot.chunk):
+                return slot.chunk.indices[slot.given]
+        return None
+
+    def _submit_handed_back(self) -> None:
+        waiting = self._handed_back
+        while waiting and (self.in_flight < self._pace.width or waiting[0] is self._slots[0]):
+            self._submit(heapq.heappop(waiting))
+
+    def _submit(self, slot: _Slot) -> None:
+        self.in_flight += len(slot.chunk)
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        if slot.chunk.error is not None:
+            slot.answer = Answer([Raised(slot.chunk.error)], 0.0, 0, "of the caller")
+        else:
+            self._awaited[slot.position] = slot
+            self._run.submit(slot.position, slot.chunk)
+
+    def _collect(self, *, wait: bool) -> None:
+        for position, answer in self._run.collect(wait=wait):
+            slot = self._awaited.pop(position)
+            slot.answer = answer
+            done = len(answer.outcomes)
+            self._pace.learn(done, answer.elapsed, answer.nbytes)
+            if done < len(slot.chunk):
+                self.in_flight -= len(slot.chunk) - done
+                slot.rest = [_Slot(position + done + i, part) for i, part in enumerate(slot.chunk.rest(done))]
+                for part in slot.rest:
+                    heapq.heappush(self._handed_back, part)
+
+    def _give(self, slot: _Slot, answer: Answer) -> Item:
+        place = slot.given
+        slot.given += 1
+        self.in_flight -= 1
+        outcome = answer.outcomes[place]
+        answer.outcomes[place] = None  # from here on it is the caller's alone
+        return Item(opened(outcome), slot.chunk.indices[place], slot.chunk.epoch, answer.worker)
