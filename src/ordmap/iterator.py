@@ -64,7 +64,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._window: Window | None = None
-        self._release: weakref.finalize[..., Self] | None = None
+        self._release: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self._inside: int | None = None  # the thread that is inside next()
         self._process = os.getpid()
@@ -83,17 +83,18 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self._leave()
         if item is None:
             raise StopIteration
-        outcome, index, epoch, worker = item
+        outcome = item.outcome
         if type(outcome) is Raised:
+            backend = self._settings.backend.name
             try:
-                raise report(outcome, index=index, epoch=epoch, backend=self._settings.backend.name, worker=worker)
+                raise report(outcome, index=item.index, epoch=item.epoch, backend=backend, worker=item.worker)
             finally:
                 del outcome, item  # else the exception and this frame would hold each other
         result: T_co = outcome
         return result
 
     def start(self) -> Self:
-        """Begin now: start the workers and fill the window, without waiting for any item. Return the iterator itself."""
+        """Begin now: start the workers and fill the window, without waiting for an item. Return the iterator."""
         self._enter()
         try:
             if not self._closed:
@@ -131,7 +132,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
     def __len__(self) -> int:
         remaining = self._remaining()
         if remaining is None:
-            raise TypeError("the number of items to come is not known: the iterator is infinite, or its indices are lazy")
+            raise TypeError("the number of items to come is not known: it is infinite, or the indices are lazy")
         return remaining
 
     def __length_hint__(self) -> int:
@@ -199,7 +200,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             settings = self._settings
             pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
             run = settings.backend.open(Job(settings.compute, settings.subject, pace.patience))
-            self._release = weakref.finalize(self, _close_run, run, self._process)
+            self._release = release = weakref.finalize(self, _close_run, run, self._process)
+            release.atexit = False  # pools end by themselves then, and in time
             self._window = Window(settings.source, run, pace)
         return self._window
 

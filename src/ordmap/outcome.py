@@ -49,6 +49,11 @@ class Raised:
         self.error = error
         self.traceback = traceback
 
+    def hand_over(self) -> BaseException:
+        """Return the exception, and hold it no longer: its frames may hold this object, and so each other, for good."""
+        error, self.error = self.error, RemoteError("this failure was raised already")
+        return error
+
 
 class Answer(NamedTuple):
     """What one chunk gave: an outcome for each item that was run, and what they cost.
@@ -256,10 +261,9 @@ def _pickled_exception(error: BaseException) -> bytes | None:
     """
     try:
         reduced = error.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-        if isinstance(reduced, tuple) and len(reduced) in (2, 3) and reduced[0] is type(error):
-            state = reduced[2] if len(reduced) == 3 else None
-            if isinstance(type(error).__init__, FunctionType) and (state is None or isinstance(state, dict)):
-                return _serialise((_rebuilt, (type(error), reduced[1], state)))
+        if isinstance(reduced, tuple) and reduced[0] is type(error) and isinstance(type(error).__init__, FunctionType):
+            args, state = (*reduced, None)[1:3]
+            return _serialise((_rebuilt, (type(error), args, state)))
         return _serialise((_itself, (error,)))
     except Exception:
         return None
@@ -290,7 +294,7 @@ def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, 
     """Build an exception without its class's own constructor: only that of the builtin exception under it."""
     builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     error: BaseException = builtin.__new__(kind, *args)
-    builtin.__init__(error, *args)
+    vars(builtin).get("__init__", BaseException.__init__)(error, *args)
     if state:
         error.__setstate__(state)
     return error
@@ -299,11 +303,9 @@ def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, 
 # Where it is delivered
 
 
-def report(
-    raised: Raised, *, index: int, epoch: int, backend: str, worker: str, attempt: int = 1
-) -> BaseException:
-    """Return the exception to raise for a failed item: the user's own with notes, or a `RemoteError`."""
-    error = raised.error
+def report(raised: Raised, *, index: int, epoch: int, backend: str, worker: str, attempt: int = 1) -> BaseException:
+    """Return the exception to raise for a failed item, once: the user's own with notes, or a `RemoteError`."""
+    error = raised.hand_over()
     if isinstance(error, _SILENT) or (type(error).__module__, type(error).__name__) in _CANCELLED:
         text = raised.traceback or "".join(traceback.format_exception(error))
         stand_in = RemoteError(

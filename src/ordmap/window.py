@@ -18,7 +18,8 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ordmap.backends import Run
 from ordmap.indices import Chunk, Source
@@ -31,7 +32,8 @@ __all__ = ["Item", "Window"]
 _SLOW_PULL = 0.00005
 
 
-class Item(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Item:
     """An item that is given out: its result or `Raised`, and which one it is."""
 
     outcome: Any
@@ -95,6 +97,7 @@ class Window:
             began = time.perf_counter()
             try:
                 chunk = self._source.take(size)
+                slow = self._source.may_wait and time.perf_counter() - began > _SLOW_PULL
             except Exception as error:  # it comes after the results of what was pulled before
                 self._exhausted = True
                 self._source_error = error
@@ -106,8 +109,8 @@ class Window:
             self._position += len(chunk)
             self._slots.append(slot)
             self._submit(slot)
-            if time.perf_counter() - began > _SLOW_PULL:
-                # A slow source may even wait for an answer that has come meanwhile: that goes out before more is pulled.
+            if slow:
+                # The source may even wait for an answer that has come meanwhile: that goes out before the next pull.
                 self._collect(wait=False)
                 if self._slots[0].answer is not None:
                     break

@@ -102,8 +102,12 @@ def _unpacked(key: Any) -> Any:
     return key
 
 
-def compute_chunk(key: Key, payload: Payload | None, keys: Sequence[Any], patience: float | None) -> Reply:
-    """Run the items of a chunk, in a worker."""
+def compute_chunk(key: Key, task: int, payload: Payload | None, keys: Sequence[Any], patience: float | None) -> Reply:
+    """Run the items of a chunk, in a worker.
+
+    ``task`` is another number for each call: Dask takes calls with equal arguments for one call.
+    """
+    del task
     worker = f"{platform.node()}:{os.getpid()}"
     if _fault is not None:
         raise initializer_failed(_fault, worker)
