@@ -223,6 +223,7 @@ class FromExecutor:
         clean=weaker("the workers are the executor's owner's; an item that has begun goes on to its end"),
         worker_death=weaker("`WorkerDiedError` ends the run; which item did it is not known"),
         parent_death=weaker("as the executor does it"),
+        no_guard=weaker("lambdas and classes from `__main__` travel; whether its workers run `__main__` is up to it"),
     )
 
     def __init__(self, executor: Executor, workers: int | None = None, *, static_dataset: bool = False) -> None:
