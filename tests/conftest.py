@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import tempfile
 import threading
@@ -17,6 +18,11 @@ pytest.register_assert_rewrite("ordmap.testing")
 
 settings.register_profile("ordmap", deadline=None, print_blob=True)
 settings.load_profile("ordmap")
+
+
+#: Part of the name of every semaphore that these tests make; other programs of the machine make theirs.
+_SHARED = f"ordmap-test-{os.getpid()}"
+multiprocessing.current_process()._config["semprefix"] = f"/{_SHARED}"
 
 
 def _is_the_standard_library_s(process: psutil.Process) -> bool:
@@ -38,7 +44,7 @@ def _held() -> dict[str, set[object]]:
         "processes": {p for p in psutil.Process().children(recursive=True) if not _is_the_standard_library_s(p)},
         "threads": set(threading.enumerate()),
         "descriptors": descriptors,
-        "shared memory": set(os.listdir("/dev/shm")),
+        "shared memory": {name for name in os.listdir("/dev/shm") if _SHARED in name},
         "temporary files": set(os.listdir(tempfile.gettempdir())),
     }
 

@@ -23,7 +23,18 @@ from typing import Any, NamedTuple
 
 from ordmap.errors import OrdmapError, RemoteError
 
-__all__ = ["Answer", "PackedError", "Pickled", "Raised", "are_atoms", "opened", "pack", "report", "run_chunk"]
+__all__ = [
+    "Answer",
+    "PackedError",
+    "Pickled",
+    "Raised",
+    "are_atoms",
+    "are_plain",
+    "opened",
+    "pack",
+    "report",
+    "run_chunk",
+]
 
 _NOTE = "ordmap: item "
 _TRACEBACK_NOTE = "ordmap: the traceback in the worker:\n"
@@ -43,11 +54,17 @@ class Raised:
     ``traceback`` is the worker's, as text; empty where the exception carries its own.
     """
 
-    __slots__ = ("error", "traceback")
+    __slots__ = ("epoch", "error", "index", "traceback", "worker")
 
     def __init__(self, error: BaseException, traceback: str = "") -> None:
         self.error = error
         self.traceback = traceback
+
+    def locate(self, index: int, epoch: int, worker: str) -> None:
+        """Say which item failed, and where it ran."""
+        self.index = index
+        self.epoch = epoch
+        self.worker = worker
 
     def hand_over(self) -> BaseException:
         """Return the exception, and hold it no longer: its frames may hold this object, and so each other, for good."""
@@ -169,6 +186,11 @@ def pack(outcomes: list[Any]) -> tuple[list[Any], int]:
     return packed, size
 
 
+def are_plain(outcomes: Iterable[object]) -> bool:
+    """Whether all these are results as they are, with nothing to open or raise among them."""
+    return _WRAPPED.isdisjoint(map(type, outcomes))
+
+
 def opened(outcome: Any) -> Any:
     """Open one packed outcome: its result, or `Raised`. Anything else is given back as it is."""
     kind = type(outcome)
@@ -186,6 +208,9 @@ def opened(outcome: Any) -> Any:
     if kind is PackedError:
         return _open_error(outcome)
     return outcome
+
+
+_WRAPPED = {Raised, Pickled, PackedError}
 
 
 def _unpicklable_result(result: object, error: BaseException) -> RemoteError:
@@ -303,9 +328,9 @@ def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, 
 # Where it is delivered
 
 
-def report(raised: Raised, *, index: int, epoch: int, backend: str, worker: str, attempt: int = 1) -> BaseException:
+def report(raised: Raised, *, backend: str, attempt: int = 1) -> BaseException:
     """Return the exception to raise for a failed item, once: the user's own with notes, or a `RemoteError`."""
-    error = raised.hand_over()
+    error, index = raised.hand_over(), raised.index
     if isinstance(error, _SILENT) or (type(error).__module__, type(error).__name__) in _CANCELLED:
         text = raised.traceback or "".join(traceback.format_exception(error))
         stand_in = RemoteError(
@@ -321,7 +346,8 @@ def report(raised: Raised, *, index: int, epoch: int, backend: str, worker: str,
     notes = getattr(error, "__notes__", None)
     if notes:  # one exception object raised by many items must not gather the notes of all
         notes[:] = [note for note in notes if not str(note).startswith((_NOTE, _TRACEBACK_NOTE))]
-    error.add_note(f"{_NOTE}{index}, epoch {epoch}, backend {backend!r}, worker {worker}, attempt {attempt}")
+    where = f"epoch {raised.epoch}, backend {backend!r}, worker {raised.worker}, attempt {attempt}"
+    error.add_note(f"{_NOTE}{index}, {where}")
     if raised.traceback:
         error.add_note(_TRACEBACK_NOTE + raised.traceback.rstrip())
     return error

@@ -288,7 +288,8 @@ class BackendContract:
             assert list(itertools.islice(endless, 5)) == ["c", "b", "c", "b", "c"]
 
     def test_a_bad_lazy_index_costs_its_own_item(self, backend: Any) -> None:
-        found = outcomes(ordered_imap("abc", indices=(n for n in (0, 3, 1, -1, "x", 2)), backend=backend))
+        indices: Iterator[Any] = iter((0, 3, 1, -1, "x", 2))
+        found = outcomes(ordered_imap("abc", indices=indices, backend=backend))
         assert [found[0], found[2], found[5]] == ["a", "b", "c"]
         assert [type(found[n]) for n in (1, 3, 4)] == [IndexError, IndexError, TypeError]
 

@@ -8,9 +8,12 @@
                     run of a backend: workers
 
 A slot is a place in the order: a chunk of items, and their outcomes once they have come. `Window.take` fills the
-window, waits for the oldest slot alone, and gives out its next item. An item that failed fills its place like any
+window, waits for the oldest slot alone, and gives out what it holds. An item that failed fills its place like any
 other. An item counts against the bound from its submission until it is given out, so the bound holds while `take`
 waits, too. What a worker hands back of a chunk stands in the order as slots of one item, not submitted yet.
+
+Results that need no opening are given out as a list, a whole chunk at once, which the iterator empties from its end;
+they count as in flight as long as they are in it.
 """
 
 from __future__ import annotations
@@ -18,28 +21,17 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from ordmap.backends import Run
 from ordmap.indices import Chunk, Source
-from ordmap.outcome import Answer, Raised, opened
+from ordmap.outcome import Answer, Raised, are_plain, opened
 from ordmap.pace import Pace
 
-__all__ = ["Item", "Window"]
+__all__ = ["Window"]
 
 #: Seconds after which a pull was a slow one.
 _SLOW_PULL = 0.00005
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """An item that is given out: its result or `Raised`, and which one it is."""
-
-    outcome: Any
-    index: int
-    epoch: int
-    worker: str
 
 
 class _Slot:
@@ -75,8 +67,21 @@ class Window:
         self._exhausted = False
         self._source_error: Exception | None = None
         self._woken = False
-        self.in_flight = 0
+        self._given: list[Any] = []  # the results that were given out last, emptied by the iterator
+        self._given_at_first = 0
+        self._counted = 0  # submitted, and not given out before these
+        self._taken_before = 0
         self.most_in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """The number of items that are submitted and not given out yet."""
+        return self._counted - self._given_at_first + len(self._given)
+
+    @property
+    def delivered(self) -> int:
+        """The number of items given out so far, failed ones included."""
+        return self._taken_before + self._given_at_first - len(self._given)
 
     def remaining(self) -> int | None:
         """Return the number of items not given out yet, as far as the source knows its length."""
@@ -87,6 +92,8 @@ class Window:
 
     def fill(self) -> None:
         """Submit as many items as there is room for; never waits for an answer."""
+        if not self._given:
+            self._settle()
         self._submit_handed_back()
         pace = self._pace
         while not self._exhausted and not self._woken:
@@ -115,10 +122,11 @@ class Window:
                 if self._slots[0].answer is not None:
                     break
 
-    def take(self) -> Item | None:
-        """Give out the next item, waiting for it; ``None``: there is none left, or `wake` was called.
+    def take(self) -> list[Any] | Raised | None:
+        """Give out what comes next, waiting for it; ``None``: there is nothing left, or `wake` was called.
 
-        Raises what the source raised, in its place, and what the run raises when it can't go on.
+        A list of results is in reverse, for the caller to pop from; `take` is called again when it is empty. Raises
+        what the source raised, in its place, and what the run raises when it can't go on.
         """
         self.fill()
         slots = self._slots
@@ -148,7 +156,8 @@ class Window:
         self._slots.clear()
         self._awaited.clear()
         self._handed_back.clear()
-        self.in_flight = 0
+        self._settle()
+        self._counted = 0
         self._source.close()
 
     def first_missing(self) -> int | None:
@@ -163,8 +172,15 @@ class Window:
         while waiting and (self.in_flight < self._pace.width or waiting[0] is self._slots[0]):
             self._submit(heapq.heappop(waiting))
 
+    def _settle(self) -> None:
+        """Count what was given out as gone."""
+        self._taken_before = self.delivered
+        self._counted = self.in_flight
+        self._given = []
+        self._given_at_first = 0
+
     def _submit(self, slot: _Slot) -> None:
-        self.in_flight += len(slot.chunk)
+        self._counted += len(slot.chunk)
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if slot.chunk.error is not None:
             slot.answer = Answer([Raised(slot.chunk.error)], 0.0, 0, "of the caller")
@@ -179,15 +195,29 @@ class Window:
             done = len(answer.outcomes)
             self._pace.learn(done, answer.elapsed, answer.nbytes)
             if done < len(slot.chunk):
-                self.in_flight -= len(slot.chunk) - done
+                self._counted -= len(slot.chunk) - done
                 slot.rest = [_Slot(position + done + i, part) for i, part in enumerate(slot.chunk.rest(done))]
                 for part in slot.rest:
                     heapq.heappush(self._handed_back, part)
 
-    def _give(self, slot: _Slot, answer: Answer) -> Item:
-        place = slot.given
+    def _give(self, slot: _Slot, answer: Answer) -> list[Any] | Raised:
+        first = slot.given
+        if not first and are_plain(answer.outcomes):
+            slot.given = len(answer.outcomes)
+            results = answer.outcomes[::-1]
+            answer.outcomes[:] = [None] * len(results)  # from here on they are the caller's alone
+            return self._hand_out(results)
+        outcome = opened(answer.outcomes[first])
+        answer.outcomes[first] = None
         slot.given += 1
-        self.in_flight -= 1
-        outcome = answer.outcomes[place]
-        answer.outcomes[place] = None  # from here on it is the caller's alone
-        return Item(opened(outcome), slot.chunk.indices[place], slot.chunk.epoch, answer.worker)
+        if type(outcome) is Raised:
+            outcome.locate(slot.chunk.indices[first], slot.chunk.epoch, answer.worker)
+            self._counted -= 1
+            self._taken_before += 1
+            return outcome
+        return self._hand_out([outcome])
+
+    def _hand_out(self, results: list[Any]) -> list[Any]:
+        self._given = results
+        self._given_at_first = len(results)
+        return results
