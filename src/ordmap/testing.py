@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import multiprocessing
 import os
 import threading
 import time
@@ -154,9 +155,14 @@ def outcomes(iterator: Iterator[Any]) -> list[Any]:
 
 
 def _held_here() -> tuple[Counter[str], set[threading.Thread], set[str]]:
-    """Return what this process holds: what its descriptors point at, its threads, its child processes."""
+    """Return what this process holds: what its descriptors point at, its threads, its child processes.
+
+    Where there is no ``/proc`` (macOS, Windows): its threads, and the children that multiprocessing knows.
+    """
     gc.collect()
     descriptors: Counter[str] = Counter()
+    if not Path("/proc/self/fd").exists():
+        return descriptors, set(threading.enumerate()), {str(child.pid) for child in multiprocessing.active_children()}
     for descriptor in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the one that lists the others
             descriptors[os.readlink(f"/proc/self/fd/{descriptor}").split(":")[0]] += 1
