@@ -10,7 +10,7 @@
 A slot is a place in the order: a chunk of items, and their outcomes once they have come. `Window.take` fills the
 window, waits for the oldest slot alone, and gives out what it holds. An item that failed fills its place like any
 other. An item counts against the bound from its submission until it is given out, so the bound holds while `take`
-waits, too. What a worker hands back of a chunk stands in the order as slots of one item, not submitted yet.
+waits, too. What a worker hands back of a chunk stands in the order as smaller slots, not submitted yet.
 
 Results that need no opening are given out as a list, a whole chunk at once, which the iterator empties from its end;
 they count as in flight as long as they are in it.
@@ -67,6 +67,7 @@ class Window:
         self._exhausted = False
         self._source_error: Exception | None = None
         self._woken = False
+        self.closed = False
         self._given: list[Any] = []  # the results that were given out last, emptied by the iterator
         self._given_at_first = 0
         self._counted = 0  # submitted, and not given out before these
@@ -88,7 +89,7 @@ class Window:
         to_take = self._source.remaining()
         if to_take is None:
             return None
-        return to_take + self.in_flight + len(self._handed_back)
+        return to_take + self.in_flight + sum(len(slot.chunk) for slot in self._handed_back)
 
     def fill(self) -> None:
         """Submit as many items as there is room for; never waits for an answer."""
@@ -96,10 +97,10 @@ class Window:
             self._settle()
         self._submit_handed_back()
         pace = self._pace
-        while not self._exhausted and not self._woken:
-            room = pace.width - self.in_flight
-            size = pace.chunk
-            if room < size:
+        while not self._exhausted and not self._woken and not self._handed_back:
+            size = min(pace.chunk, pace.width - self.in_flight)
+            # A chunk is cut short only where there would be too few of them to keep the workers busy.
+            if size < 1 or (size < pace.chunk and len(self._slots) >= pace.depth):
                 break
             began = time.perf_counter()
             try:
@@ -152,6 +153,7 @@ class Window:
 
     def close(self) -> None:
         """Let go of everything."""
+        self.closed = True
         self._exhausted = True
         self._slots.clear()
         self._awaited.clear()
@@ -169,7 +171,10 @@ class Window:
 
     def _submit_handed_back(self) -> None:
         waiting = self._handed_back
-        while waiting and (self.in_flight < self._pace.width or waiting[0] is self._slots[0]):
+        while waiting:
+            # They were in flight before, so there is room for the oldest at the least, unless the width has shrunk.
+            if len(waiting[0].chunk) > self._pace.width - self.in_flight and waiting[0] is not self._slots[0]:
+                break
             self._submit(heapq.heappop(waiting))
 
     def _settle(self) -> None:
@@ -196,7 +201,9 @@ class Window:
             self._pace.learn(done, answer.elapsed, answer.nbytes)
             if done < len(slot.chunk):
                 self._counted -= len(slot.chunk) - done
-                slot.rest = [_Slot(position + done + i, part) for i, part in enumerate(slot.chunk.rest(done))]
+                size = self._pace.chunk
+                parts = enumerate(slot.chunk.rest(done, size))
+                slot.rest = [_Slot(position + done + i * size, part) for i, part in parts]
                 for part in slot.rest:
                     heapq.heappush(self._handed_back, part)
 
