@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from ordmap.backends import Job
+from ordmap.errors import OrdmapError
 from ordmap.indices import Arguments, Chunk, Indices
 from ordmap.outcome import Answer, Raised
 from ordmap.pace import PATIENCE, Pace
@@ -129,6 +130,32 @@ def test_a_chunk_is_cut_short_to_fill_the_window_where_there_would_be_too_few():
     run, window = make(20, prefetch=7, chunksize=5)
     window.fill()
     assert [len(chunk) for chunk in run.submitted.values()] == [5, 2]
+
+
+def test_what_was_handed_back_goes_out_though_the_bound_has_shrunk_below_what_has_come():
+    run, window = make(64, chunksize=None)
+    run.on_wait = lambda: run.answer(min(run.submitted), elapsed=1e-6, nbytes=1)
+    given = [window.one() for _ in range(20)]
+    window.fill()
+    first, *others = sorted(run.submitted)
+    assert len(run.submitted[first]) > 1
+    run.answer(first, [f"r{run.submitted[first].keys[0]}"])
+    for ticket in others:
+        run.answer(ticket, nbytes=10**9)
+    run.on_wait = lambda: run.answer(min(run.submitted)) if run.submitted else pytest.fail("nothing was submitted")
+    given += [window.one() for _ in range(44)]
+    assert given == [f"r{n}" for n in range(64)]
+
+
+def test_a_run_that_closes_while_a_chunk_is_on_its_way_to_it_ends_the_iterator_quietly():
+    run, window = make(prefetch=3)
+
+    def closing(ticket, chunk):
+        window.wake()  # as another thread does
+        raise OrdmapError("closed")
+
+    run.submit = closing
+    assert window.take() is None
 
 
 @pytest.mark.parametrize("handed_back", [1, 3, 30, 62])

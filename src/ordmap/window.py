@@ -24,6 +24,7 @@ from collections import deque
 from typing import Any
 
 from ordmap.backends import Run
+from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk, Source
 from ordmap.outcome import Answer, Raised, are_plain, opened
 from ordmap.pace import Pace
@@ -141,6 +142,7 @@ class Window:
             else:
                 slots.popleft()
                 slots.extendleft(reversed(head.rest))
+                self._submit_handed_back()  # what is the oldest now goes out, whatever the bound says
         if self._source_error is not None and not slots:
             error, self._source_error = self._source_error, None
             raise error
@@ -191,7 +193,11 @@ class Window:
             slot.answer = Answer([Raised(slot.chunk.error)], 0.0, 0, "of the caller")
         else:
             self._awaited[slot.position] = slot
-            self._run.submit(slot.position, slot.chunk)
+            try:
+                self._run.submit(slot.position, slot.chunk)
+            except OrdmapError:
+                if not self._woken:  # else the run was closed from another thread at this very moment
+                    raise
 
     def _collect(self, *, wait: bool) -> None:
         for position, answer in self._run.collect(wait=wait):
