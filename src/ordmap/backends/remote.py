@@ -19,7 +19,7 @@ from ordmap.backends.pool import initializer_failed
 from ordmap.errors import RemoteError
 from ordmap.outcome import Pickled, approximate_nbytes, are_atoms, pack, run_chunk
 
-__all__ = ["Key", "Payload", "Reply", "compute_chunk", "disable", "hold", "let_go", "portable"]
+__all__ = ["TRAVELLING", "Key", "Payload", "Reply", "compute_chunk", "disable", "hold", "let_go", "portable", "unpacked"]
 
 #: The process that a run belongs to, and the run's number there.
 Key = tuple[str, int]
@@ -74,6 +74,10 @@ class _Unsendable(NamedTuple):
     why: str
 
 
+#: What `portable` makes of an input that is not plain.
+TRAVELLING = (Pickled, _Unsendable)
+
+
 def portable(keys: Sequence[Any]) -> Sequence[Any]:
     """Return keys that survive any executor's own pickle: as they are where they are plain, else pickled one by one.
 
@@ -94,7 +98,8 @@ def portable(keys: Sequence[Any]) -> Sequence[Any]:
     return sent
 
 
-def _unpacked(key: Any) -> Any:
+def unpacked(key: Any) -> Any:
+    """Return an input as it was before `portable`, or raise what keeps it from being had."""
     if type(key) is Pickled:
         return pickle.loads(key.data)
     if type(key) is _Unsendable:
@@ -115,8 +120,8 @@ def compute_chunk(key: Key, payload: Payload | None, keys: Sequence[Any], patien
             let_go(other)
         entry = _held[key] = _Entry(pickle.loads(payload.data), None)
     compute = entry.compute
-    if type(keys) is list and type(keys[0]) in (Pickled, _Unsendable):
-        outcomes, elapsed = run_chunk(lambda key: compute(_unpacked(key)), keys, patience)
+    if type(keys) is list and type(keys[0]) in TRAVELLING:
+        outcomes, elapsed = run_chunk(lambda key: compute(unpacked(key)), keys, patience)
     else:
         outcomes, elapsed = run_chunk(compute, keys, patience)
     if entry.owner == os.getpid():

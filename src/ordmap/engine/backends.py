@@ -1,0 +1,120 @@
+"""The backends on the engine: when a crew begins, gets a new job, or is replaced."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from ordmap.backends import Job
+from ordmap.backends.forking import fork_is_unsafe
+from ordmap.backends.pool import Pool
+from ordmap.backends.promises import row
+from ordmap.engine.fork import Fork
+from ordmap.engine.pool import Crew, Launch
+from ordmap.engine.run import EngineRun
+from ordmap.errors import BackendUnavailableError
+
+__all__ = ["Processes", "Spawn"]
+
+
+class Processes(Pool):
+    """Compute in ``workers`` processes (``None``: as many as there are usable cores), forked where that is safe.
+
+    A forked worker inherits the dataset: nothing is pickled, whatever it holds. Where JAX, TensorFlow or CUDA is in use
+    (which don't survive a fork), fresh interpreters are started as by `Spawn`.
+
+    ``initializer(*initargs)`` runs first in each worker. ``with Processes(4) as pool:`` keeps the workers for several
+    loops; ``static_dataset=True`` promises that a dataset does not change between them, and is then sent once.
+    """
+
+    name = "processes"
+    promises = row()
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        static_dataset: bool = False,
+    ) -> None:
+        super().__init__(workers)
+        self._initializer = initializer
+        self._initargs = initargs
+        self._static = static_dataset
+        self._crew: Crew | None = None
+
+    def _forks(self) -> bool:
+        return not fork_is_unsafe()
+
+    def _begin(self, job: Job) -> EngineRun:
+        crew = self._crew
+        run = None
+        if crew is not None and crew.usable:
+            run = self._joined(crew, job)
+        if run is None:
+            self._retire()
+            crew = self._crew = Crew(self.workers, self._launch())
+            run = crew.join(job, keep=self._static)
+            crew.start()
+        run.when_closed = self._over
+        return run
+
+    def _launch(self) -> Launch:
+        return Fork(self._initializer, self._initargs)
+
+    def _joined(self, crew: Crew, job: Job) -> EngineRun | None:
+        """Begin a run on workers that there are; ``None``: the job can't reach them, and others must inherit it."""
+        if self._static:
+            run = crew.join_known(job)
+            if run is not None:
+                return run
+        try:
+            payload = _payload(job)
+        except Exception:
+            if self._forks():
+                return None
+            raise
+        return crew.join(job, payload, keep=self._static)
+
+    def _over(self, run: EngineRun) -> None:
+        with self._lock:
+            crew = run.crew
+            if crew is not self._crew and not crew.runs:
+                crew.end()
+            self._closed(run)
+
+    def _retire(self) -> None:
+        """Leave the present crew to the runs that use it."""
+        crew, self._crew = self._crew, None
+        if crew is not None and not crew.runs:
+            crew.end()
+
+    def _end(self) -> None:
+        self._retire()
+
+
+class Spawn(Processes):
+    """Compute in ``workers`` fresh interpreters (``None``: as many as there are usable cores).
+
+    They inherit nothing: the dataset travels pickled by ``cloudpickle``, so that what a script, a notebook or a REPL
+    defines works. The user's ``__main__`` is never run in them, so a script needs no ``if __name__ == "__main__":``.
+    """
+
+    name = "spawn"
+
+    def _forks(self) -> bool:
+        return False
+
+
+def _payload(job: Job) -> bytes:
+    import cloudpickle  # heavy; forked workers do without
+
+    try:
+        return bytes(cloudpickle.dumps((job.compute, job.patience), pickle.HIGHEST_PROTOCOL))
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"the {type(job.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "
+            f"{type(error).__name__}: {error}; use backend='processes' or backend='threads'"
+        ) from error

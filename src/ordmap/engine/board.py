@@ -1,0 +1,79 @@
+"""The status board: shared memory where each worker says what it is about to do, before it does it.
+
+It costs no system call, and it outlives the worker: whatever ended it, the caller reads there which item it was in::
+
+    word 0       bulletin: changes when the caller has sent all workers a notice, or wants them to leave
+    word 1       1: leave
+    words 8 …    a row a worker: the serial number of the chunk in its hands (0: none), how far it is with it, and
+                 whether it is ready for chunks at all
+    then         owners: for serial number n, word n mod 8192 is n << 16 | 1 + the worker that took it
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+__all__ = ["ITEM", "LOADING", "TAKEN", "Board"]
+
+#: How far a worker is with its chunk: its inputs are unpickled; its job is; or ``ITEM + n``: item ``n`` is computed.
+TAKEN, LOADING, ITEM = 0, 1, 2
+
+_ROWS = 8
+_ROW = 8
+_OWNERS = 8192
+
+
+class Board:
+    """One view of the shared memory; ``file`` is its descriptor where other programs are to map it."""
+
+    def __init__(self, workers: int, file: int | None = None) -> None:
+        self._first_owner = _ROWS + _ROW * workers
+        size = 8 * (self._first_owner + _OWNERS)
+        if file is None:
+            file = os.memfd_create("ordmap-board", os.MFD_CLOEXEC)
+            os.ftruncate(file, size)
+        self.file = file
+        self.words = memoryview(mmap.mmap(file, size)).cast("Q")
+
+    def row(self, worker: int) -> memoryview:
+        """Return a worker's row: its chunk's serial number, its state, and whether it has begun."""
+        start = _ROWS + _ROW * worker
+        return self.words[start : start + _ROW]
+
+    def take(self, serial: int, worker: int) -> None:
+        """Note that a worker has a chunk."""
+        self.words[self._first_owner + serial % _OWNERS] = serial << 16 | worker + 1
+
+    def owner(self, serial: int) -> int | None:
+        """Return the worker that took a chunk; ``None``: none did, or so many came after that it isn't known."""
+        word = self.words[self._first_owner + serial % _OWNERS]
+        return (word & 0xFFFF) - 1 if word >> 16 == serial else None
+
+    def clear(self, worker: int) -> None:
+        """Make a worker's row ready for another."""
+        row = self.row(worker)
+        row[0] = row[1] = row[2] = 0
+
+    def begin(self, worker: int) -> None:
+        """Note that a worker is ready for its first chunk."""
+        self.row(worker)[2] = 1
+
+    def has_begun(self, worker: int) -> bool:
+        return bool(self.row(worker)[2])
+
+    def is_busy(self, worker: int) -> bool:
+        """Whether a worker is in the midst of something, and won't see soon that it is to leave."""
+        row = self.row(worker)
+        return bool(row[0]) or not row[2]
+
+    def post_bulletin(self) -> None:
+        self.words[0] += 1
+
+    def ask_to_leave(self) -> None:
+        self.words[1] = 1
+        self.post_bulletin()
+
+    @property
+    def leaving(self) -> bool:
+        return bool(self.words[1])

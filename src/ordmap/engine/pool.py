@@ -1,0 +1,597 @@
+"""The caller's side: a crew of workers, what each was given, and what is to be done when one dies.
+
+::
+
+    submit ──> tasks ──task channel──> workers            tasks: every chunk not answered yet, by serial number
+    collect <── answers <──result channels── workers      board: which of them a worker holds, and how far it is
+
+There is no thread here. Only a call of `Crew.submit` or `Crew.collect` sends and receives, in the thread that makes it;
+of several that wait at a time, one polls for all.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import pickle
+import platform
+import select
+import socket
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ordmap.backends import Job
+from ordmap.backends.pool import initializer_failed
+from ordmap.backends.remote import portable
+from ordmap.engine import channel
+from ordmap.engine.board import ITEM, LOADING, Board
+from ordmap.engine.ending import end_workers, reap, said
+from ordmap.engine.message import (
+    ANSWER,
+    FAULT,
+    FORGET,
+    JOB,
+    NEWS,
+    NOTICE,
+    Order,
+    packed_orders,
+    unpacked_orders,
+)
+from ordmap.engine.run import EngineRun
+from ordmap.engine.worker import Held
+from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
+from ordmap.outcome import Answer, Raised, opened
+
+__all__ = ["Crew", "Launch", "Task", "Worker"]
+
+#: Messages that all waiting tasks are packed into when the task channel is full.
+_MESSAGES = 32
+
+#: Deaths in a row, with no item begun, that count against a chunk, a job, or the start of workers.
+_DEATHS = 3
+
+#: Seconds between two attempts to send what there was no room for.
+_RETRY = 0.02
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker, as the caller knows it. ``pidfd`` becomes readable with its death, whoever holds its channel open."""
+
+    number: int
+    pid: int
+    pidfd: int
+    results: socket.socket
+    leash: socket.socket
+    notices: channel.Outbox = field(init=False)
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.notices = channel.Outbox(self.results)
+        self.name = f"{platform.node()}:{self.pid}"
+
+
+class Launch(Protocol):
+    """A way to start workers."""
+
+    def __call__(self, crew: Crew, number: int) -> Worker:
+        """Start a worker; an ``OSError`` says why there can be none."""
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """A chunk that was submitted and is not answered: under its newest serial number, and older ones that may yet come.
+
+    ``dead`` is set once the item behind ``keys`` killed its worker: it ends the answer.
+    """
+
+    run: EngineRun
+    ticket: int
+    keys: Sequence[Any]
+    patient: bool
+    serials: list[int]
+    dead: Raised | None = None
+    deaths: int = 0
+
+
+class Crew:
+    """Some workers and the runs that use them. Belongs to the process that made it."""
+
+    def __init__(self, size: int, launch: Launch) -> None:
+        self.process = os.getpid()
+        self.jobs: dict[int, Held] = {}
+        self.newest = 0
+        self.runs: set[EngineRun] = set()
+        self.ended = False
+        self.board = Board(size)
+        self.offers, self.taking = channel.pair()
+        self._launch = launch
+        self._size = size
+        self._workers: dict[int, Worker] = {}
+        self._by_file: dict[int, Worker] = {}
+        self._tasks: dict[int, Task] = {}
+        self._waiting: deque[Task] = deque()
+        self._serial = 0
+        self._stillborn = 0
+        self._unloaded = 0
+        self._fault: OrdmapError | None = None
+        self._kept: tuple[Job, int] | None = None
+        self._turn = threading.Condition()  # a re-entrant lock: the garbage collector may close a run in here
+        self._leader: int | None = None
+        self._followers = 0
+        self._users = 0
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        _crews.add(self)
+
+    @property
+    def usable(self) -> bool:
+        """Whether a new run can be had here."""
+        return not self.ended and self._fault is None and self.process == os.getpid()
+
+    @property
+    def started(self) -> bool:
+        return bool(self._workers)
+
+    def start(self) -> None:
+        """Start the workers; on failure nothing is left."""
+        with self._turn:
+            try:
+                for number in range(self._size):
+                    self._hire(number)
+            except OSError as error:
+                self.end()
+                raise BackendUnavailableError(f"no worker process can be started: {error}") from error
+            except BaseException:
+                self.end()
+                raise
+
+    # Runs
+
+    def join(self, job: Job, payload: bytes | None = None, *, keep: bool = False) -> EngineRun:
+        """Begin a run. Workers that run already need the job pickled, as ``payload``.
+
+        With ``keep`` the workers hold on to the job after the run, for `join_known`.
+        """
+        with self._turn:
+            self.newest += 1
+            number = self.newest
+            self.jobs[number] = Held(job.compute, job.patience)
+            if payload is not None:
+                for worker in self._workers.values():
+                    _send_job(worker, number, payload)
+                self.board.post_bulletin()
+            if keep:
+                forgotten, self._kept = self._kept, (job, number)
+                if forgotten is not None:
+                    self._forget_job(forgotten[1])
+            return self._joined(number)
+
+    def join_known(self, job: Job) -> EngineRun | None:
+        """Begin a run of the job that was kept, if this is the same."""
+        with self._turn:
+            if self._kept is None:
+                return None
+            known, number = self._kept
+            if known.subject is not job.subject or known.patience != job.patience:
+                return None
+            return self._joined(number)
+
+    def _joined(self, number: int) -> EngineRun:
+        run = EngineRun(self, number)
+        self.runs.add(run)
+        return run
+
+    def _forget_job(self, number: int) -> None:
+        """Have the workers let go of a job that no run needs any more."""
+        if self.ended or (self._kept is not None and self._kept[1] == number):
+            return
+        if any(run.number == number for run in self.runs):
+            return
+        self.jobs.pop(number, None)
+        for worker in self._workers.values():
+            worker.notices.put(NOTICE.pack(FORGET, number))
+        self.board.post_bulletin()
+
+    def leave(self, run: EngineRun) -> None:
+        """End a run: workers give up what they have of it."""
+        with self._turn:
+            if run not in self.runs:
+                return
+            self.runs.discard(run)
+            for serial in [serial for serial, task in self._tasks.items() if task.run is run]:
+                self._tasks.pop(serial, None)
+            self._waiting = deque(task for task in self._waiting if task.run is not run)
+            if not self.ended:
+                self._forget_job(run.number)
+                self._repack()
+
+    # Tasks
+
+    def submit(self, run: EngineRun, ticket: int, keys: Sequence[Any]) -> None:
+        """Have a chunk computed."""
+        with self._turn:
+            self._users += 1
+            try:
+                if not self.ended:
+                    self._put(Task(run, ticket, keys, patient=False, serials=[]))
+            finally:
+                self._users -= 1
+                self._let_go()
+
+    def _put(self, task: Task) -> None:
+        """Give a task a new serial number, and send it."""
+        self._serial += 1
+        task.serials.append(self._serial)
+        self._tasks[self._serial] = task
+        self._waiting.append(task)
+        if not self._flush() and len(self._waiting) == 1:
+            self._repack()
+
+    def _flush(self) -> bool:
+        """Send waiting tasks one by one while there is room; ``True``: none waits."""
+        while self._waiting:
+            task = self._waiting[0]
+            if task.serials and task.serials[-1] in self._tasks and not self._send([_order(task)]):
+                return False
+            self._waiting.popleft()
+        return True
+
+    def _send(self, orders: list[Order]) -> bool:
+        """Send orders in one message, in a file where it is long; several orders are never long."""
+        message = packed_orders(orders)
+        if len(message) <= channel.LONG:
+            return channel.send(self.offers, message)
+        (order,) = orders
+        assert isinstance(order.keys, bytes)
+        file = channel.written_file([order.keys])
+        try:
+            return channel.send(self.offers, packed_orders([order._replace(keys=b"")]), file)
+        finally:
+            os.close(file)
+
+    def _taken_back(self) -> list[Task]:
+        """Take from the task channel what no worker has taken, in its order."""
+        tasks = []
+        while (received := channel.receive(self.taking, wait=False)) is not None and received[0]:
+            message, file = received
+            if file is not None and file >= 0:
+                os.close(file)
+            for order in unpacked_orders(message):
+                task = self._tasks.get(order.serial)
+                if task is not None:
+                    tasks.append(task)
+        return tasks
+
+    def _repack(self) -> None:
+        """Pack all tasks that no worker has taken into few messages, so that the channel holds them all."""
+        tasks = [*self._taken_back(), *self._waiting]
+        self._waiting.clear()
+        size = -(-len(tasks) // _MESSAGES)
+        orders: list[Order] = []
+        for place, task in enumerate(tasks):
+            order = _order(task)
+            if orders and (len(orders) == size or len(packed_orders([*orders, order])) > channel.LONG):
+                if not self._send(orders):
+                    self._waiting.extend(tasks[place - len(orders) :])
+                    return
+                orders = []
+            orders.append(order)
+        if orders and not self._send(orders):
+            self._waiting.extend(tasks[len(tasks) - len(orders) :])
+
+    # Answers
+
+    def collect(self, run: EngineRun, *, wait: bool) -> Sequence[tuple[int, Answer]]:
+        """Return a run's answers; see `ordmap.backends.Run.collect`."""
+        me = threading.get_ident()
+        with self._turn:
+            self._users += 1
+        try:
+            polled = False
+            while True:
+                with self._turn:
+                    while self._leader is not None and self._leader != me and run.waits and not self._stopped():
+                        if not wait:
+                            return ()
+                        self._followers += 1
+                        try:
+                            self._turn.wait()
+                        finally:
+                            self._followers -= 1
+                    if not run.waits or self._stopped() or (polled and not wait):
+                        return self._given(run)
+                    self._leader = me
+                try:
+                    # Whoever needs this thread's attention writes to a descriptor that is polled here.
+                    retry = bool(self._waiting) or any(worker.notices for worker in self._workers.values())
+                    events = self._epoll.poll((_RETRY if retry else -1) if wait else 0)
+                    with self._turn:
+                        self._attend(events)
+                finally:
+                    with self._turn:
+                        self._leader = None
+                        if self._followers:
+                            self._turn.notify_all()
+                polled = True
+        finally:
+            with self._turn:
+                self._users -= 1
+                self._let_go()
+
+    def _stopped(self) -> bool:
+        return self.ended or self._fault is not None
+
+    def _given(self, run: EngineRun) -> Sequence[tuple[int, Answer]]:
+        answers = run.take()
+        if not answers and not run.closed:
+            if run.fault is not None:
+                raise run.fault
+            if self._fault is not None:
+                raise self._fault
+        return answers
+
+    def wake(self) -> None:
+        """Have whoever polls look at what has changed; from any thread."""
+        with self._turn:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        # Also where nobody polls yet: this may be a signal handler, in a thread that is about to.
+        if self._users and not self._epoll.closed:
+            os.eventfd_write(self._wake, 1)
+        self._turn.notify_all()
+
+    def _attend(self, events: Sequence[tuple[int, int]]) -> None:
+        """Do what the events call for. If that fails half-way nobody may wait for this crew any more."""
+        try:
+            dead = []
+            for file, _ in events:
+                if self.ended:
+                    return
+                if file == self._wake:
+                    _read_eventfd(file)
+                    continue
+                worker = self._by_file.get(file)
+                if worker is None:
+                    continue
+                if file == worker.pidfd:
+                    dead.append(worker)
+                else:
+                    self._receive(worker)
+            for worker in dead:
+                if not self.ended and self._workers.get(worker.number) is worker:
+                    self._bury(worker)
+            if self.ended:
+                return
+            self._flush()
+            for worker in self._workers.values():
+                worker.notices.flush()
+        except BaseException as error:
+            if self._fault is None:
+                self._fault = OrdmapError(f"the workers of this run were given up: {type(error).__name__}: {error}")
+            raise
+
+    def _receive(self, worker: Worker) -> None:
+        """Take in all that a worker has sent."""
+        while (received := channel.receive(worker.results, wait=False)) is not None:
+            message, file = received
+            if not message:
+                # The end is only a hint of a death: that is the pidfd's to say.
+                self._forget_file(worker.results.fileno())
+                return
+            kind, number, elapsed, nbytes = NEWS.unpack_from(message)
+            if kind == ANSWER:
+                self._take_answer(worker, number, elapsed, nbytes, message[NEWS.size :], file)
+            elif kind == FAULT:
+                self._take_fault(worker, number, message[NEWS.size :])
+
+    def _take_answer(
+        self, worker: Worker, serial: int, elapsed: float, nbytes: int, data: bytes, file: int | None
+    ) -> None:
+        task = self._tasks.get(serial)
+        if file is not None and file >= 0:
+            if task is None:
+                os.close(file)
+            else:
+                data = channel.read_file(file)
+        if task is None:
+            return  # of a run that is over, or the second answer around a death
+        if file == -1:
+            outcomes: list[Any] = [Raised(OSError(errno.EMFILE, "no more files can be opened, to receive this result"))]
+        else:
+            outcomes = pickle.loads(data)
+        if task.dead is not None and len(outcomes) == len(task.keys):
+            outcomes.append(task.dead)
+        self._unloaded = 0
+        self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name))
+
+    def _finish(self, task: Task, answer: Answer) -> None:
+        for serial in task.serials:
+            self._tasks.pop(serial, None)
+        task.run.give(task.ticket, answer)
+
+    def _take_fault(self, worker: Worker, number: int, data: bytes) -> None:
+        raised = opened(pickle.loads(data))
+        if not number:
+            self._fault = initializer_failed(raised.error, worker.name)
+            return
+        for run in self.runs:
+            if run.number == number:
+                run.fault = BackendUnavailableError(
+                    f"the job can't be unpickled in worker {worker.name}: "
+                    f"{type(raised.error).__name__}: {raised.error}; use backend='processes' or backend='threads'"
+                )
+                run.fault.__cause__ = raised.error
+
+    # Deaths
+
+    def _hire(self, number: int) -> None:
+        self.board.clear(number)
+        worker = self._launch(self, number)
+        self._workers[number] = worker
+        for file in (worker.results.fileno(), worker.pidfd):
+            self._by_file[file] = worker
+            self._epoll.register(file, select.EPOLLIN)
+
+    def _forget_file(self, file: int) -> None:
+        # Closing alone would not do it: while any other process holds the file too, its events would go on.
+        if self._by_file.pop(file, None) is not None:
+            self._epoll.unregister(file)
+
+    def _bury(self, worker: Worker) -> None:
+        """Take note of a worker's death: what it sent counts, what it had is done again, and another takes its place."""
+        self._receive(worker)
+        code = reap(worker)
+        self._forget_file(worker.results.fileno())
+        self._forget_file(worker.pidfd)
+        close_worker(worker)
+        del self._workers[worker.number]
+        how = f"worker {worker.name} {said(code)}"
+        if self.board.has_begun(worker.number):
+            self._stillborn = 0
+        else:
+            self._stillborn += 1
+            if self._stillborn >= _DEATHS:
+                self._fault = WorkerDiedError(f"workers die before they begin; the last: {how}")
+                return
+        self._recover(worker, how)
+        try:
+            self._hire(worker.number)
+        except OSError as error:
+            self._fault = WorkerDiedError(f"{how}, and no other can be started: {error}")
+
+    def _recover(self, worker: Worker, how: str) -> None:
+        """Send again what is lost with a worker, and answer for the item that ended it."""
+        serial, state, *_ = self.board.row(worker.number)
+        culprit = self._tasks.get(serial)
+        untaken = [*self._taken_back(), *self._waiting]
+        self._waiting.clear()
+        held = set(map(id, untaken))
+        lost = []
+        for number, task in list(self._tasks.items()):
+            if id(task) in held or number != task.serials[-1]:
+                continue
+            owner = self.board.owner(number)
+            # One that nobody owns was taken, and not noted yet: by a worker that lives, or by this one. The first
+            # answer wins.
+            if owner is None or owner == worker.number:
+                lost.append(task)
+        if culprit is not None:
+            self._blame(culprit, state, how)
+        for task in (*lost, *untaken):
+            if task.serials[-1] in self._tasks:
+                self._put(task)
+
+    def _blame(self, task: Task, state: int, how: str) -> None:
+        """Count a death against the chunk that the worker had in hand."""
+        if state >= ITEM:
+            place = state - ITEM
+            raised = Raised(WorkerDiedError(f"{how} while it computed this item"))
+            if place:
+                # What came before died with the worker: it is done again, to its end, and the answer ends with this.
+                task.keys = task.keys[:place]
+                task.patient = True
+                task.dead = raised
+            else:
+                self._finish(task, Answer([raised], 0.0, 0, how.split()[1]))
+        elif state == LOADING:
+            self._unloaded += 1
+            if self._unloaded >= _DEATHS:
+                task.run.fault = WorkerDiedError(f"workers die while they unpickle the job; the last: {how}")
+        else:
+            task.deaths += 1
+            if task.deaths >= _DEATHS:
+                raised = Raised(WorkerDiedError(f"workers die while they unpickle this input; the last: {how}"))
+                self._finish(task, Answer([raised], 0.0, 0, how.split()[1]))
+
+    # The end
+
+    def end(self) -> None:
+        """End the workers, with what they launched; any number of times."""
+        if self.process != os.getpid():
+            return
+        with self._turn:
+            if not self.ended:
+                self.ended = True
+                self.board.ask_to_leave()
+                self.offers.shutdown(socket.SHUT_RDWR)
+                workers = list(self._workers.values())
+                end_workers(workers, [worker for worker in workers if self.board.is_busy(worker.number)])
+                self._rouse()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the descriptors once the crew has ended and nobody is inside a call any more."""
+        if self.ended and not self._users and not self._epoll.closed:
+            self.close_files()
+
+    def close_files(self) -> None:
+        """Close this process's descriptors of the crew, whoever else has them."""
+        if self._epoll.closed:
+            return
+        self._epoll.close()
+        os.close(self._wake)
+        self.offers.close()
+        self.taking.close()
+        for worker in self._workers.values():
+            close_worker(worker)
+        self._workers.clear()
+        self._by_file.clear()
+        self._tasks.clear()
+        self._waiting.clear()
+
+
+def close_worker(worker: Worker) -> None:
+    worker.notices.drop()
+    worker.results.close()
+    worker.leash.close()
+    os.close(worker.pidfd)
+
+
+def _send_job(worker: Worker, number: int, payload: bytes) -> None:
+    head = NOTICE.pack(JOB, number)
+    if len(payload) <= channel.LONG:
+        worker.notices.put(head + payload)
+    else:
+        worker.notices.put(head, channel.written_file([payload]))
+
+
+def _order(task: Task) -> Order:
+    keys = task.keys
+    if not isinstance(keys, range):
+        keys = pickle.dumps(portable(keys), pickle.HIGHEST_PROTOCOL)
+    return Order(task.run.number, task.serials[-1], task.patient, keys)
+
+
+def _read_eventfd(file: int) -> None:
+    try:
+        os.eventfd_read(file)
+    except BlockingIOError:
+        return  # another run's thread has read it
+
+
+#: The crews of this process that have not ended.
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
+def _end_crews() -> None:
+    for crew in list(_crews):
+        crew.end()
+
+
+def _abandon_crews() -> None:
+    """In a forked child: hold nothing of the caller's crews, whose workers must see the caller's death, not ours."""
+    for crew in list(_crews):
+        crew.close_files()
+        _crews.discard(crew)
+
+
+atexit.register(_end_crews)
+os.register_at_fork(after_in_child=_abandon_crews)
