@@ -39,6 +39,10 @@ class Chunk:
 class Source(Protocol):
     """Where the window's items come from."""
 
+    @property
+    def prompt(self) -> bool:
+        """Whether a pull waits for nothing and runs nobody's code: one that took long was only interrupted."""
+
     def take(self, most: int) -> Chunk | None:
         """Return the next chunk of 1 to ``most`` items, ``None`` at the end, or raise what the source raised."""
 
@@ -103,6 +107,10 @@ class Indices:
         self._epoch = 0
         self._taken = 0  # of this epoch
         self._order: range | _Puller | None = None
+
+    @property
+    def prompt(self) -> bool:
+        return isinstance(self._order, range)
 
     def take(self, most: int) -> Chunk | None:
         if self._length is None:
@@ -179,6 +187,10 @@ class Arguments:
         self._pulled: list[Iterator[Any]] = []
         self._puller: _Puller | None = None
         self._taken = 0
+
+    @property
+    def prompt(self) -> bool:
+        return False
 
     def take(self, most: int) -> Chunk | None:
         if self._puller is None:

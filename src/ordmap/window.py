@@ -99,6 +99,7 @@ class Window:
                 self._exhausted = True
                 self._source_error = error
                 break
+            slow = time.perf_counter() - began > _SLOW_PULL and not self._source.prompt
             if chunk is None:
                 self._exhausted = True
                 break
@@ -106,7 +107,7 @@ class Window:
             self._position += len(chunk)
             self._slots.append(slot)
             self._submit(slot)
-            if time.perf_counter() - began > _SLOW_PULL:
+            if slow:
                 # A slow source may even wait for an answer that has come meanwhile: that goes out before more is pulled.
                 self._collect(wait=False)
                 if self._slots[0].answer is not None:
