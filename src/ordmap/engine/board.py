@@ -12,7 +12,6 @@ It costs no system call, and it outlives the worker: whatever ended it, the call
 from __future__ import annotations
 
 import mmap
-import os
 
 __all__ = ["ITEM", "LOADING", "TAKEN", "Board"]
 
@@ -25,16 +24,22 @@ _OWNERS = 8192
 
 
 class Board:
-    """One view of the shared memory; ``file`` is its descriptor where other programs are to map it."""
+    """One view of the shared memory, which forked processes inherit, and others map by a descriptor, ``file``."""
 
-    def __init__(self, workers: int, file: int | None = None) -> None:
+    def __init__(self, workers: int, file: int = -1) -> None:
         self._first_owner = _ROWS + _ROW * workers
-        size = 8 * (self._first_owner + _OWNERS)
-        if file is None:
-            file = os.memfd_create("ordmap-board", os.MFD_CLOEXEC)
-            os.ftruncate(file, size)
-        self.file = file
-        self.words = memoryview(mmap.mmap(file, size)).cast("Q")
+        self._memory = mmap.mmap(file, self.size(workers))
+        self.words = memoryview(self._memory).cast("Q")
+
+    def close(self) -> None:
+        """Let go of it, in this process."""
+        self.words.release()
+        self._memory.close()
+
+    @staticmethod
+    def size(workers: int) -> int:
+        """Return the bytes that the board of so many workers needs."""
+        return 8 * (_ROWS + _ROW * workers + _OWNERS)
 
     def row(self, worker: int) -> memoryview:
         """Return a worker's row: its chunk's serial number, its state, and whether it has begun."""

@@ -531,6 +531,7 @@ class Crew:
         """Close the descriptors once the crew has ended and nobody is inside a call any more."""
         if self.ended and not self._users and not self._epoll.closed:
             self.close_files()
+            self.board.close()
 
     def close_files(self) -> None:
         """Close this process's descriptors of the crew, whoever else has them."""
@@ -589,6 +590,7 @@ def _end_crews() -> None:
 def _abandon_crews() -> None:
     """In a forked child: hold nothing of the caller's crews, whose workers must see the caller's death, not ours."""
     for crew in list(_crews):
+        crew.ended = True
         crew.close_files()
         _crews.discard(crew)
 
