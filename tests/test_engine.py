@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
@@ -465,15 +466,22 @@ def test_close_from_another_thread_ends_a_waiting_next():
     assert outcome == ["over"]
 
 
+@contextlib.contextmanager
+def handled(handler, seconds):
+    """Have a signal reach this process soon, at any instruction."""
+    before = signal.signal(signal.SIGUSR1, handler)
+    sender = subprocess.Popen(["sh", "-c", f"sleep {seconds}; kill -USR1 {os.getpid()}"])
+    try:
+        yield
+    finally:
+        sender.wait()
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_close_from_a_signal_handler_inside_next():
     results = ordered_imap(Items(10, lambda i: time.sleep(600)), 2, 4)
-    before = signal.signal(signal.SIGALRM, lambda *_: results.close())
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.001 + random.random() * 0.05)
+    with handled(lambda *_: results.close(), 0.001 + random.random() * 0.05):
         assert next(results, "over") == "over"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def test_ctrl_c_ends_everything():
@@ -481,14 +489,9 @@ def test_ctrl_c_ends_everything():
         raise KeyboardInterrupt
 
     results = ordered_imap(Items(10, lambda i: time.sleep(600)), 2, 4)
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, 0.01 + random.random() * 0.05)
-            next(results)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(KeyboardInterrupt), handled(interrupt, random.random() * 0.06):
+        next(results)
+    gc.collect()
     assert not children()
 
 

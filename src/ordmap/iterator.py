@@ -201,6 +201,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             run = settings.backend.open(Job(settings.compute, settings.subject, pace.patience))
             self._release = weakref.finalize(self, _close_run, run, self._process)
             self._window = Window(settings.source, run, pace)
+            if self._closed:  # meanwhile, from another thread or a signal handler, which saw no window to wake
+                self._window.wake()
         return self._window
 
     def _remaining(self) -> int | None:

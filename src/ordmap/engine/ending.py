@@ -11,13 +11,15 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Worker
 
-__all__ = ["end_workers", "reap", "said"]
+__all__ = ["end_workers", "reap", "said", "uninterrupted"]
+
+_ALL_SIGNALS = signal.valid_signals()
 
 #: Seconds that a worker with nothing in hand has to leave by itself, which includes its finalizers.
 _LEAVE = 1.0
@@ -27,6 +29,16 @@ _GRACE = 0.1
 
 #: Seconds after which not even SIGKILL is waited for any longer: the kernel itself is stuck in a system call.
 _GIVE_UP = 5.0
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Have signals wait: an exception that a handler raises, Ctrl-C above all, must not leave a worker behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:

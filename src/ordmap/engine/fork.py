@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fork"]
 
-_HELD_BACK = {signal.SIGINT, signal.SIGTERM}
-
 
 class Fork:
     """Starts workers by ``os.fork``."""
@@ -65,21 +63,14 @@ class Fork:
 
 
 def _forked() -> int:
-    """Fork; in the child, what must not reach it before it is a worker is still held back."""
+    """Fork, with all text printed that has been written so far."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a closed or odd stream has nothing that could be printed twice
             stream.flush()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
-    pid = -1
-    try:
-        with warnings.catch_warnings():
-            # Python ≥ 3.12 warns of a fork beside threads. The child runs no code of theirs.
-            warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-            pid = os.fork()
-        return pid
-    finally:
-        if pid:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with warnings.catch_warnings():
+        # Python ≥ 3.12 warns of a fork beside threads. The child runs no code of theirs.
+        warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
+        return os.fork()
 
 
 def _be_worker(seat: Seat, callers: tuple[Any, ...]) -> None:
@@ -93,7 +84,7 @@ def _be_worker(seat: Seat, callers: tuple[Any, ...]) -> None:
         # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`
         atexit._clear()
         util = sys.modules.get("multiprocessing.util")
         if util is not None:

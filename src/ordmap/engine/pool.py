@@ -30,7 +30,7 @@ from ordmap.backends.pool import initializer_failed
 from ordmap.backends.remote import portable
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
-from ordmap.engine.ending import end_workers, reap, said
+from ordmap.engine.ending import end_workers, reap, said, uninterrupted
 from ordmap.engine.message import (
     ANSWER,
     FAULT,
@@ -121,7 +121,10 @@ class Crew:
         self._unloaded = 0
         self._fault: OrdmapError | None = None
         self._kept: tuple[Job, int] | None = None
-        self._turn = threading.Condition()  # a re-entrant lock: the garbage collector may close a run in here
+        # Re-entrant, since the garbage collector or a signal handler may close a run in here; and taken directly, since
+        # a handler's exception could leave it locked inside the methods of a Condition, which are Python.
+        self._lock = threading.RLock()
+        self._turn = threading.Condition(self._lock)
         self._leader: int | None = None
         self._followers = 0
         self._users = 0
@@ -141,7 +144,7 @@ class Crew:
 
     def start(self) -> None:
         """Start the workers; on failure nothing is left."""
-        with self._turn:
+        with self._lock:
             try:
                 for number in range(self._size):
                     self._hire(number)
@@ -159,7 +162,7 @@ class Crew:
 
         With ``keep`` the workers hold on to the job after the run, for `join_known`.
         """
-        with self._turn:
+        with self._lock:
             self.newest += 1
             number = self.newest
             self.jobs[number] = Held(job.compute, job.patience)
@@ -175,7 +178,7 @@ class Crew:
 
     def join_known(self, job: Job) -> EngineRun | None:
         """Begin a run of the job that was kept, if this is the same."""
-        with self._turn:
+        with self._lock:
             if self._kept is None:
                 return None
             known, number = self._kept
@@ -201,7 +204,7 @@ class Crew:
 
     def leave(self, run: EngineRun) -> None:
         """End a run: workers give up what they have of it."""
-        with self._turn:
+        with self._lock:
             if run not in self.runs:
                 return
             self.runs.discard(run)
@@ -216,7 +219,7 @@ class Crew:
 
     def submit(self, run: EngineRun, ticket: int, keys: Sequence[Any]) -> None:
         """Have a chunk computed."""
-        with self._turn:
+        with self._lock:
             self._users += 1
             try:
                 if not self.ended:
@@ -291,12 +294,12 @@ class Crew:
     def collect(self, run: EngineRun, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         """Return a run's answers; see `ordmap.backends.Run.collect`."""
         me = threading.get_ident()
-        with self._turn:
+        with self._lock:
             self._users += 1
         try:
             polled = False
             while True:
-                with self._turn:
+                with self._lock:
                     while self._leader is not None and self._leader != me and run.waits and not self._stopped():
                         if not wait:
                             return ()
@@ -312,16 +315,16 @@ class Crew:
                     # Whoever needs this thread's attention writes to a descriptor that is polled here.
                     retry = bool(self._waiting) or any(worker.notices for worker in self._workers.values())
                     events = self._epoll.poll((_RETRY if retry else -1) if wait else 0)
-                    with self._turn:
+                    with self._lock:
                         self._attend(events)
                 finally:
-                    with self._turn:
+                    with self._lock:
                         self._leader = None
                         if self._followers:
                             self._turn.notify_all()
                 polled = True
         finally:
-            with self._turn:
+            with self._lock:
                 self._users -= 1
                 self._let_go()
 
@@ -339,7 +342,7 @@ class Crew:
 
     def wake(self) -> None:
         """Have whoever polls look at what has changed; from any thread."""
-        with self._turn:
+        with self._lock:
             self._rouse()
 
     def _rouse(self) -> None:
@@ -434,11 +437,12 @@ class Crew:
 
     def _hire(self, number: int) -> None:
         self.board.clear(number)
-        worker = self._launch(self, number)
-        self._workers[number] = worker
-        for file in (worker.results.fileno(), worker.pidfd):
-            self._by_file[file] = worker
-            self._epoll.register(file, select.EPOLLIN)
+        with uninterrupted():
+            worker = self._launch(self, number)
+            self._workers[number] = worker
+            for file in (worker.results.fileno(), worker.pidfd):
+                self._by_file[file] = worker
+                self._epoll.register(file, select.EPOLLIN)
 
     def _forget_file(self, file: int) -> None:
         # Closing alone would not do it: while any other process holds the file too, its events would go on.
@@ -517,7 +521,7 @@ class Crew:
         """End the workers, with what they launched; any number of times."""
         if self.process != os.getpid():
             return
-        with self._turn:
+        with uninterrupted(), self._lock:
             if not self.ended:
                 self.ended = True
                 self.board.ask_to_leave()
@@ -526,6 +530,10 @@ class Crew:
                 end_workers(workers, [worker for worker in workers if self.board.is_busy(worker.number)])
                 self._rouse()
             self._let_go()
+
+    def __del__(self) -> None:
+        if not self.ended:
+            self.end()
 
     def _let_go(self) -> None:
         """Close the descriptors once the crew has ended and nobody is inside a call any more."""
