@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from ordmap.errors import OrdmapError, RemoteError
 
-__all__ = ["Answer", "PackedError", "Pickled", "Raised", "are_atoms", "opened", "pack", "report", "run_chunk"]
+__all__ = ["Answer", "PackedError", "Pickled", "Raised", "Sealed", "are_atoms", "opened", "pack", "pack_unpicklable", "report", "run_chunk"]
 
 _NOTE = "ordmap: item "
 _TRACEBACK_NOTE = "ordmap: the traceback in the worker:\n"
@@ -118,6 +118,16 @@ class Pickled:
         return Pickled, (self.data,)
 
 
+class Sealed:
+    """A result that came in another way than as a pickle, and knows how to open itself; it is opened once."""
+
+    __slots__ = ()
+
+    def open(self) -> Any:
+        """Return the result, or raise what keeps it from being had."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
 class _Link:
     """One exception of a chain: itself, as far as it can travel, and where in the chain its relatives are."""
@@ -159,17 +169,22 @@ def pack(outcomes: list[Any]) -> tuple[list[Any], int]:
                 sent = Pickled(_serialise(outcome))
                 size += len(sent.data)
             except BaseException as error:  # a user's __reduce__ may raise anything
-                sent = _pack_error(_unpicklable_result(outcome, error))
+                sent = pack_unpicklable(outcome, error)
         packed.append(sent)
     return packed, size
+
+
+def pack_unpicklable(result: object, error: BaseException) -> PackedError:
+    """Return the failure of an item whose result can't be pickled, for the reason given."""
+    return _pack_error(_unpicklable_result(result, error))
 
 
 def opened(outcome: Any) -> Any:
     """Open one packed outcome: its result, or `Raised`. Anything else is given back as it is."""
     kind = type(outcome)
-    if kind is Pickled:
+    if kind is Pickled or issubclass(kind, Sealed):
         try:
-            return pickle.loads(outcome.data)
+            return pickle.loads(outcome.data) if kind is Pickled else outcome.open()
         except Exception as error:
             failure = RemoteError(
                 f"the result can't be unpickled: {_one_line(error)}",

@@ -6,6 +6,8 @@ It costs no system call, and it outlives the worker: whatever ended it, the call
     word 1       1: leave
     words 8 …    a row a worker: the serial number of the chunk in its hands (0: none), how far it is with it, and
                  whether it is ready for chunks at all
+    then         returns, 4096 words a worker: the blocks that it gets back; the n-th is said in word (n - 1) mod 4096, as
+                 n << 32 | what
     then         owners: for serial number n, word n mod 8192 is n << 16 | 1 + the worker that took it
 """
 
@@ -26,8 +28,12 @@ _OWNERS = 8192
 class Board:
     """One view of the shared memory, which forked processes inherit, and others map by a descriptor, ``file``."""
 
+    #: The blocks that a worker can have, and the words of its ring.
+    most_returns = 4096
+
     def __init__(self, workers: int, file: int = -1) -> None:
-        self._first_owner = _ROWS + _ROW * workers
+        self._first_return = _ROWS + _ROW * workers
+        self._first_owner = self._first_return + self.most_returns * workers
         self._memory = mmap.mmap(file, self.size(workers))
         self.words = memoryview(self._memory).cast("Q")
 
@@ -39,12 +45,17 @@ class Board:
     @staticmethod
     def size(workers: int) -> int:
         """Return the bytes that the board of so many workers needs."""
-        return 8 * (_ROWS + _ROW * workers + _OWNERS)
+        return 8 * (_ROWS + (_ROW + Board.most_returns) * workers + _OWNERS)
 
     def row(self, worker: int) -> memoryview:
         """Return a worker's row: its chunk's serial number, its state, and whether it has begun."""
         start = _ROWS + _ROW * worker
         return self.words[start : start + _ROW]
+
+    def returns(self, worker: int) -> memoryview:
+        """Return the ring in which a worker is told of the blocks that come back; it has room for all there can be."""
+        start = self._first_return + self.most_returns * worker
+        return self.words[start : start + self.most_returns]
 
     def take(self, serial: int, worker: int) -> None:
         """Note that a worker has a chunk."""

@@ -21,7 +21,11 @@ LONG = 32 * 1024
 
 _ANCILLARY = socket.CMSG_SPACE(4 * 4)
 _ROOM = LONG + 4096
-_CUT = socket.MSG_TRUNC | socket.MSG_CTRUNC
+# Made once: the socket module's flags are an enum, whose ``|`` is slow.
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_WAIT = int(socket.MSG_CMSG_CLOEXEC)
+_AT_ONCE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+_QUIET = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 #: What a sender meets when the other side takes no message now: its queue, or the user's descriptors under way, are
 #: full.
@@ -43,10 +47,10 @@ def send(end: socket.socket, message: bytes, file: int | None = None) -> bool:
     """Send a message now; ``False``: there is no room. What nobody will take any more counts as sent."""
     try:
         if file is None:
-            end.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            end.send(message, _QUIET)
         else:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
-            end.sendmsg([message], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            end.sendmsg([message], ancillary, _QUIET)
     except OSError as error:
         if error.errno in _FULL:
             return False
@@ -60,7 +64,7 @@ def receive(end: socket.socket, *, wait: bool) -> tuple[bytes, int | None] | Non
 
     A descriptor that got lost on the way, since this process may have no more of them, is ``-1``.
     """
-    flags = socket.MSG_CMSG_CLOEXEC if wait else socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+    flags = _WAIT if wait else _AT_ONCE
     try:
         message, ancillary, told, _ = end.recvmsg(_ROOM, _ANCILLARY, flags)
     except BlockingIOError:
@@ -74,7 +78,7 @@ def receive(end: socket.socket, *, wait: bool) -> tuple[bytes, int | None] | Non
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             files.frombytes(data[: len(data) - len(data) % files.itemsize])
-    if told & socket.MSG_TRUNC:
+    if told & int(socket.MSG_TRUNC):
         raise OSError(errno.EMSGSIZE, "a message of the engine was cut off")
     return message, files[0] if files else -1
 
@@ -111,36 +115,36 @@ def read_file(file: int) -> bytes:
 
 
 class Outbox:
-    """Messages that wait, in order, for room on the way. The descriptor of a message is closed once it is sent."""
+    """Messages that wait, in order, for room on the way. A descriptor that is ``owned`` is closed once it is sent."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
-        self._waiting: deque[tuple[bytes, int | None]] = deque()
+        self._waiting: deque[tuple[bytes, int | None, bool]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def put(self, message: bytes, file: int | None = None) -> None:
+    def put(self, message: bytes, file: int | None = None, *, owned: bool = True) -> None:
         """Send a message as soon as those before it are sent."""
         if self._waiting or not send(self._end, message, file):
-            self._waiting.append((message, file))
-        elif file is not None:
+            self._waiting.append((message, file, owned))
+        elif file is not None and owned:
             os.close(file)
 
     def flush(self) -> bool:
         """Send what there is room for; ``True``: nothing waits any more."""
         while self._waiting:
-            message, file = self._waiting[0]
+            message, file, owned = self._waiting[0]
             if not send(self._end, message, file):
                 return False
             self._waiting.popleft()
-            if file is not None:
+            if file is not None and owned:
                 os.close(file)
         return True
 
     def drop(self) -> None:
         """Forget what was not sent."""
         while self._waiting:
-            _, file = self._waiting.popleft()
-            if file is not None:
+            _, file, owned = self._waiting.popleft()
+            if file is not None and owned:
                 os.close(file)

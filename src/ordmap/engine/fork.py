@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ordmap.engine import channel
+from ordmap.engine.shelf import Shelf
 from ordmap.engine.worker import Seat, leashed, work
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Fork:
             own_leash,
             crew.jobs,
             crew.newest,
+            crew.allowance,
             self._initializer,
             self._initargs,
         )
@@ -59,7 +61,7 @@ class Fork:
                 end.close()
         with contextlib.suppress(OSError):  # the child does the same; whoever comes first
             os.setpgid(pid, pid)
-        return Worker(number, pid, os.pidfd_open(pid), results, leash)
+        return Worker(number, pid, os.pidfd_open(pid), results, leash, Shelf(crew.board, number))
 
 
 def _forked() -> int:

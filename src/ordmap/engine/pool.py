@@ -16,6 +16,7 @@ import errno
 import os
 import pickle
 import platform
+import resource
 import select
 import socket
 import threading
@@ -31,8 +32,11 @@ from ordmap.backends.remote import portable
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.ending import end_workers, reap, said, uninterrupted
+from ordmap.engine.memory import free_memory
 from ordmap.engine.message import (
     ANSWER,
+    BLOCK,
+    DROPPED,
     FAULT,
     FORGET,
     JOB,
@@ -43,6 +47,7 @@ from ordmap.engine.message import (
     unpacked_orders,
 )
 from ordmap.engine.run import EngineRun
+from ordmap.engine.shelf import Lent, Shelf
 from ordmap.engine.worker import Held
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.outcome import Answer, Raised, opened
@@ -68,6 +73,7 @@ class Worker:
     pidfd: int
     results: socket.socket
     leash: socket.socket
+    shelf: Shelf
     notices: channel.Outbox = field(init=False)
     name: str = field(init=False)
 
@@ -110,6 +116,7 @@ class Crew:
         self.ended = False
         self.board = Board(size)
         self.offers, self.taking = channel.pair()
+        self.allowance = _allowance(size)
         self._launch = launch
         self._size = size
         self._workers: dict[int, Worker] = {}
@@ -392,6 +399,10 @@ class Crew:
             kind, number, elapsed, nbytes = NEWS.unpack_from(message)
             if kind == ANSWER:
                 self._take_answer(worker, number, elapsed, nbytes, message[NEWS.size :], file)
+            elif kind == BLOCK and file is not None:
+                worker.shelf.put(number, nbytes, file)
+            elif kind == DROPPED:
+                worker.shelf.drop(number)
             elif kind == FAULT:
                 self._take_fault(worker, number, message[NEWS.size :])
 
@@ -399,17 +410,15 @@ class Crew:
         self, worker: Worker, serial: int, elapsed: float, nbytes: int, data: bytes, file: int | None
     ) -> None:
         task = self._tasks.get(serial)
-        if file is not None and file >= 0:
-            if task is None:
-                os.close(file)
-            else:
-                data = channel.read_file(file)
-        if task is None:
-            return  # of a run that is over, or the second answer around a death
         if file == -1:
             outcomes: list[Any] = [Raised(OSError(errno.EMFILE, "no more files can be opened, to receive this result"))]
         else:
-            outcomes = pickle.loads(data)
+            outcomes = pickle.loads(data if file is None else channel.read_file(file))
+            for i, outcome in enumerate(outcomes):
+                if type(outcome) is tuple:
+                    outcomes[i] = _lent(worker.shelf, outcome)
+        if task is None:
+            return  # of a run that is over, or the second answer around a death
         if task.dead is not None and len(outcomes) == len(task.keys):
             outcomes.append(task.dead)
         self._unloaded = 0
@@ -561,7 +570,26 @@ def close_worker(worker: Worker) -> None:
     worker.notices.drop()
     worker.results.close()
     worker.leash.close()
+    worker.shelf.close()
     os.close(worker.pidfd)
+
+
+def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:
+    try:
+        return Lent(shelf, *placed)
+    except OSError as error:  # a block in it could not be mapped
+        return Raised(error)
+
+
+def _allowance(workers: int) -> tuple[int, int]:
+    """Return how many blocks a worker may have, and of how many bytes: a part of what this process can still get.
+
+    A block costs the caller a descriptor and a mapping (of which Linux grants 65,530). What goes beyond is copied.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        files = 1 << 20
+    return max(2, min(files // 4, 16_384) // workers), max(1 << 26, free_memory() // 2 // workers)
 
 
 def _send_job(worker: Worker, number: int, payload: bytes) -> None:

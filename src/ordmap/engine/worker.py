@@ -29,10 +29,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from ordmap.backends.remote import TRAVELLING, unpacked
-from ordmap.engine import channel
+from ordmap.engine import blocks, channel
+from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
+from ordmap.engine.codec import encode
 from ordmap.engine.message import (
     ANSWER,
+    BLOCK,
+    DROPPED,
     FAULT,
     FORGET,
     JOB,
@@ -77,8 +81,8 @@ class _Unread(NamedTuple):
 class Seat:
     """What a worker is given: its number, its ends of the channels, and the jobs that it knows from the start.
 
-    ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last run whose job is among them. ``leash`` is the end of a
-    channel that nobody writes to, and that breaks with the caller's death.
+    ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last run whose job is among them. ``allowance``: how many
+    blocks, of how many bytes, it may have. ``leash`` is the end of a channel that nobody writes to, and that breaks with the caller's death.
     """
 
     number: int
@@ -89,6 +93,7 @@ class Seat:
     leash: socket.socket
     jobs: Mapping[int, Held]
     newest: int
+    allowance: tuple[int, int]
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
 
@@ -146,6 +151,7 @@ class _Worker:
         self._results = seat.results
         self._jobs: dict[int, Held | _Unread | None] = dict(seat.jobs)
         self._newest = seat.newest
+        self._arena = blocks.current = Arena(seat.board, seat.number, *seat.allowance)
         self._outbox = channel.Outbox(seat.results)
         self._pending: deque[Order] = deque()
         self._pending_since = 0.0
@@ -294,6 +300,7 @@ class _Worker:
             keys = order.keys
         outcomes: list[Any] = []
         nbytes = 0
+        lent: list[Block] = []
         bulletin = self._bulletin
         clock = time.perf_counter
         began = clock()
@@ -309,7 +316,9 @@ class _Worker:
                 error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ else None
                 result = Raised(error)
             if type(result) not in _PLAIN:
-                (result,), size = pack([result])
+                box = [result]
+                result = None  # from here on the box alone holds it
+                result, size = encode(box, self._arena, lent)
                 nbytes += size
             outcomes.append(result)
             if clock() >= give_up:
@@ -318,10 +327,14 @@ class _Worker:
                 self._heed()
                 bulletin = self._bulletin
                 if order.run not in self._jobs:
+                    for block in lent:
+                        self._arena.put_back(block)
                     row[0] = 0
                     return
         del result  # an idle worker keeps no result alive
-        self._answer(order.serial, outcomes, clock() - began, nbytes + 32 * len(outcomes))
+        elapsed = clock() - began
+        self._send_blocks(lent)
+        self._answer(order.serial, outcomes, elapsed, nbytes + 32 * len(outcomes))
         row[0] = 0
 
     def _answer(self, serial: int, outcomes: list[Any], elapsed: float, nbytes: int) -> None:
@@ -339,6 +352,18 @@ class _Worker:
             self._outbox.put(head + pickle.dumps(packed * len(outcomes), pickle.HIGHEST_PROTOCOL))
         else:
             self._outbox.put(head, file)
+
+    def _send_blocks(self, lent: list[Block]) -> None:
+        """Note that the caller has these blocks, and make those known to it that are new."""
+        while self._arena.dropped:  # before those that are new, which may have their numbers
+            self._outbox.put(NEWS.pack(DROPPED, self._arena.dropped.pop(0), 0.0, 0))
+        for block in lent:
+            self._arena.lend(block)
+            if not block.sent:
+                block.sent = True
+                self._outbox.put(
+                    NEWS.pack(BLOCK, block.number, 0.0, block.size), block.memory.file, owned=False
+                )
 
     def _report_fault(self, run: int, error: BaseException) -> None:
         packed, _ = pack([Raised(error)])
