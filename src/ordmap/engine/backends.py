@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,8 @@ from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Pool
 from ordmap.backends.promises import row
 from ordmap.engine.fork import Fork
-from ordmap.engine.pool import Crew, Launch
+from ordmap.engine.parcel import Parcel
+from ordmap.engine.pool import Crew
 from ordmap.engine.run import EngineRun
 from ordmap.errors import BackendUnavailableError
 
@@ -55,14 +55,26 @@ class Processes(Pool):
             run = self._joined(crew, job)
         if run is None:
             self._retire()
-            crew = self._crew = Crew(self.workers, self._launch())
-            run = crew.join(job, keep=self._static)
-            crew.start()
+            run = self._recruited(job)
         run.when_closed = self._over
         return run
 
-    def _launch(self) -> Launch:
-        return Fork(self._initializer, self._initargs)
+    def _recruited(self, job: Job) -> EngineRun:
+        """Begin a run on new workers."""
+        if self._forks():
+            crew = self._crew = Crew(self.workers, Fork(self._initializer, self._initargs))
+            run = crew.join(job, keep=self._static)
+            crew.start()
+            return run
+        from ordmap.engine.spawn import Interpreter  # not needed by forked workers
+
+        crew = self._crew = Crew(self.workers, Interpreter(self._initializer, self._initargs))
+        crew.start()  # while they begin, the job is pickled
+        try:
+            return crew.join(job, _parcel(job), keep=self._static)
+        except BaseException:
+            self._retire()
+            raise
 
     def _joined(self, crew: Crew, job: Job) -> EngineRun | None:
         """Begin a run on workers that there are; ``None``: the job can't reach them, and others must inherit it."""
@@ -71,12 +83,12 @@ class Processes(Pool):
             if run is not None:
                 return run
         try:
-            payload = _payload(job)
+            parcel = _parcel(job)
         except Exception:
             if self._forks():
                 return None
             raise
-        return crew.join(job, payload, keep=self._static)
+        return crew.join(job, parcel, keep=self._static)
 
     def _over(self, run: EngineRun) -> None:
         with self._lock:
@@ -108,11 +120,9 @@ class Spawn(Processes):
         return False
 
 
-def _payload(job: Job) -> bytes:
-    import cloudpickle  # heavy; forked workers do without
-
+def _parcel(job: Job) -> Parcel:
     try:
-        return bytes(cloudpickle.dumps((job.compute, job.patience), pickle.HIGHEST_PROTOCOL))
+        return Parcel((job.compute, job.patience))
     except Exception as error:
         raise BackendUnavailableError(
             f"the {type(job.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "

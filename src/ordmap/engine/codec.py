@@ -25,6 +25,9 @@ _SMALL = 2048
 
 _ALIGNMENT = 64
 
+#: In a fresh interpreter: makes classes known to pickle that it has not found. ``True``: it may find more now.
+find_classes: Callable[[], bool] | None = None
+
 #: A result in blocks: its pickle, or where that lies, and where its buffers lie.
 Placed = tuple[bytes | tuple[int, int, int], list[tuple[int, int, int]]]
 
@@ -146,10 +149,12 @@ def _pickled(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
         pickler.dump(result)
         return file.getvalue()
     except Exception:
-        import cloudpickle  # heavy, and seldom needed in a worker
-
         if buffers is not None:
             buffers.clear()
+        if find_classes is not None and find_classes():
+            return _pickled(result, buffers)
+        import cloudpickle  # heavy, and seldom needed in a worker
+
         return bytes(cloudpickle.dumps(result, pickle.HIGHEST_PROTOCOL, buffer_callback=callback))
 
 

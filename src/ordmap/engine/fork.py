@@ -25,6 +25,8 @@ __all__ = ["Fork"]
 class Fork:
     """Starts workers by ``os.fork``."""
 
+    inherits = True
+
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         self._initializer = initializer
         self._initargs = initargs

@@ -46,6 +46,7 @@ from ordmap.engine.message import (
     packed_orders,
     unpacked_orders,
 )
+from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf
 from ordmap.engine.worker import Held
@@ -83,7 +84,9 @@ class Worker:
 
 
 class Launch(Protocol):
-    """A way to start workers."""
+    """A way to start workers; ``inherits``: they have all that the caller has, as of now."""
+
+    inherits: bool
 
     def __call__(self, crew: Crew, number: int) -> Worker:
         """Start a worker; an ``OSError`` says why there can be none."""
@@ -114,11 +117,16 @@ class Crew:
         self.newest = 0
         self.runs: set[EngineRun] = set()
         self.ended = False
-        self.board = Board(size)
+        self.board_file = -1
+        if not launch.inherits:
+            self.board_file = os.memfd_create("ordmap-board", os.MFD_CLOEXEC)
+            os.ftruncate(self.board_file, Board.size(size))
+        self.board = Board(size, self.board_file)
         self.offers, self.taking = channel.pair()
         self.allowance = _allowance(size)
         self._launch = launch
-        self._size = size
+        self.size = size
+        self._parcels: dict[int, Parcel] = {}
         self._workers: dict[int, Worker] = {}
         self._by_file: dict[int, Worker] = {}
         self._tasks: dict[int, Task] = {}
@@ -153,7 +161,7 @@ class Crew:
         """Start the workers; on failure nothing is left."""
         with self._lock:
             try:
-                for number in range(self._size):
+                for number in range(self.size):
                     self._hire(number)
             except OSError as error:
                 self.end()
@@ -164,8 +172,8 @@ class Crew:
 
     # Runs
 
-    def join(self, job: Job, payload: bytes | None = None, *, keep: bool = False) -> EngineRun:
-        """Begin a run. Workers that run already need the job pickled, as ``payload``.
+    def join(self, job: Job, parcel: Parcel | None = None, *, keep: bool = False) -> EngineRun:
+        """Begin a run. Workers that run already need the job as a ``parcel``.
 
         With ``keep`` the workers hold on to the job after the run, for `join_known`.
         """
@@ -173,9 +181,10 @@ class Crew:
             self.newest += 1
             number = self.newest
             self.jobs[number] = Held(job.compute, job.patience)
-            if payload is not None:
+            if parcel is not None:
+                self._parcels[number] = parcel
                 for worker in self._workers.values():
-                    _send_job(worker, number, payload)
+                    _send_job(worker, number, parcel)
                 self.board.post_bulletin()
             if keep:
                 forgotten, self._kept = self._kept, (job, number)
@@ -205,6 +214,9 @@ class Crew:
         if any(run.number == number for run in self.runs):
             return
         self.jobs.pop(number, None)
+        parcel = self._parcels.pop(number, None)
+        if parcel is not None:
+            parcel.close()
         for worker in self._workers.values():
             worker.notices.put(NOTICE.pack(FORGET, number))
         self.board.post_bulletin()
@@ -449,6 +461,11 @@ class Crew:
         with uninterrupted():
             worker = self._launch(self, number)
             self._workers[number] = worker
+            if not self._launch.inherits:
+                for job, parcel in self._parcels.items():
+                    _send_job(worker, job, parcel)
+                if self.newest not in self.jobs:
+                    worker.notices.put(NOTICE.pack(FORGET, self.newest))  # there is none to wait for
             for file in (worker.results.fileno(), worker.pidfd):
                 self._by_file[file] = worker
                 self._epoll.register(file, select.EPOLLIN)
@@ -558,6 +575,11 @@ class Crew:
         os.close(self._wake)
         self.offers.close()
         self.taking.close()
+        if self.board_file >= 0:
+            os.close(self.board_file)
+        for parcel in self._parcels.values():
+            parcel.close()
+        self._parcels.clear()
         for worker in self._workers.values():
             close_worker(worker)
         self._workers.clear()
@@ -592,12 +614,8 @@ def _allowance(workers: int) -> tuple[int, int]:
     return max(2, min(files // 4, 16_384) // workers), max(1 << 26, free_memory() // 2 // workers)
 
 
-def _send_job(worker: Worker, number: int, payload: bytes) -> None:
-    head = NOTICE.pack(JOB, number)
-    if len(payload) <= channel.LONG:
-        worker.notices.put(head + payload)
-    else:
-        worker.notices.put(head, channel.written_file([payload]))
+def _send_job(worker: Worker, number: int, parcel: Parcel) -> None:
+    worker.notices.put(NOTICE.pack(JOB, number), os.dup(parcel.file))
 
 
 def _order(task: Task) -> Order:

@@ -46,6 +46,7 @@ from ordmap.engine.message import (
     packed_orders,
     unpacked_orders,
 )
+from ordmap.engine.parcel import unpacked_parcel
 from ordmap.outcome import Raised, pack
 
 __all__ = ["Held", "Seat", "leashed", "work"]
@@ -73,8 +74,7 @@ class Held(NamedTuple):
 class _Unread(NamedTuple):
     """A job that came, and is not unpickled before it is needed."""
 
-    message: bytes
-    file: int | None
+    file: int
 
 
 @dataclass
@@ -251,12 +251,12 @@ class _Worker:
         if not message:
             raise _Stop
         kind, run = NOTICE.unpack_from(message)
+        self._newest = max(self._newest, run)
         if kind == JOB:
-            self._newest = run
-            self._jobs[run] = _Unread(message[NOTICE.size :], file)
+            self._jobs[run] = _Unread(-1 if file is None else file)
         else:
             job = self._jobs.pop(run, None)
-            if isinstance(job, _Unread) and job.file is not None:
+            if isinstance(job, _Unread) and job.file >= 0:
                 os.close(job.file)
         return True
 
@@ -269,10 +269,9 @@ class _Worker:
         if isinstance(job, _Unread):
             self._row[1] = LOADING
             try:
-                if job.file == -1:
+                if job.file < 0:
                     raise OSError(errno.EMFILE, "the worker may have no more files open")
-                data = job.message if job.file is None else channel.read_file(job.file)
-                job = Held(*pickle.loads(data))
+                job = Held(*unpacked_parcel(job.file))
             except BaseException as error:
                 job = None
                 self._report_fault(run, error)
