@@ -13,7 +13,7 @@ _told = False
 def fork_is_unsafe() -> bool:
     """Whether a library is in use that doesn't survive a fork; said once."""
     global _told
-    culprit = next((name for name in ("jax", "tensorflow") if name in sys.modules), None)
+    culprit: str | None = next((name for name in ("jax", "tensorflow") if name in sys.modules), None)
     torch = sys.modules.get("torch")
     if culprit is None and torch is not None and torch.cuda.is_initialized():
         culprit = "CUDA"

@@ -42,7 +42,7 @@ class Block:
 
 
 class Arena:
-    """All blocks of this worker: idle, lent, or in the hands of an item. At most ``most`` blocks and ``budget`` bytes."""
+    """All blocks of this worker: idle, lent, or in the hands of an item; so many at most, and so many bytes."""
 
     def __init__(self, board: Board, worker: int, most: int, budget: int) -> None:
         self._returns = board.returns(worker)
@@ -55,7 +55,9 @@ class Arena:
         self._least_idle = 0
         self._takes = 0
         self._lent: dict[int, Block] = {}
-        self._numbers = list(range(min(most, board.most_returns)))  # a number is free again only when its block is gone on both sides
+        self._numbers = list(
+            range(min(most, board.most_returns))
+        )  # a number is free again only when its block is gone on both sides
         self._given: dict[int, tuple[Block, weakref.ref[Span]]] = {}
         self.dropped: list[int] = []
 

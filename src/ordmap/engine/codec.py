@@ -73,24 +73,14 @@ def encode(box: list[Any], arena: Arena, lent: list[Block]) -> tuple[Any, int]:
     return _separated(sent, own, arena, lent), size
 
 
-def _place(
-    data: bytes, views: list[memoryview], arena: Arena, lent: list[Block]
-) -> tuple[Placed, list[Block]] | None:
+def _place(data: bytes, views: list[memoryview], arena: Arena, lent: list[Block]) -> tuple[Placed, list[Block]] | None:
     """Copy into one block what isn't in a block yet. Also return the blocks that an item had for its own."""
     own: list[Block] = []
-    parts: list[tuple[int, int, int] | None] = []
+    parts = [_part_in_own(view, arena, own) for view in views]
     needed = len(data) if len(data) > _SMALL else 0
-    for view in views:
-        part = None
-        if arena.gives and (address := address_of(view)) is not None:
-            block = arena.given_at(address)
-            if block is not None:
-                part = block.number, address - block.memory.address, view.nbytes
-                if block not in own:
-                    own.append(block)
+    for part, view in zip(parts, views, strict=True):
         if part is None:
             needed = _aligned(needed) + view.nbytes
-        parts.append(part)
     if not needed and own:
         return (data, [part for part in parts if part is not None]), own
     block = arena.take(needed)
@@ -101,14 +91,27 @@ def _place(
         block.view[:place] = data
     whole: list[tuple[int, int, int]] = []
     for part, view in zip(parts, views, strict=True):
-        if part is None:
-            place = _aligned(place)
-            block.view[place : place + view.nbytes] = view
-            part = block.number, place, view.nbytes
-            place += view.nbytes
-        whole.append(part)
+        if part is not None:
+            whole.append(part)
+            continue
+        place = _aligned(place)
+        block.view[place : place + view.nbytes] = view
+        whole.append((block.number, place, view.nbytes))
+        place += view.nbytes
     lent.append(block)
     return ((block.number, 0, len(data)) if len(data) > _SMALL else data, whole), own
+
+
+def _part_in_own(view: memoryview, arena: Arena, own: list[Block]) -> tuple[int, int, int] | None:
+    """Return where in an item's own block a buffer lies, if it does; the block joins ``own``."""
+    if not arena.gives or (address := address_of(view)) is None:
+        return None
+    block = arena.given_at(address)
+    if block is None:
+        return None
+    if block not in own:
+        own.append(block)
+    return block.number, address - block.memory.address, view.nbytes
 
 
 def _separated(sent: Placed, own: list[Block], arena: Arena, lent: list[Block]) -> Any:
@@ -189,7 +192,7 @@ def _reduced_view(view: memoryview) -> tuple[Any, ...]:
 
 def _view(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     flat = memoryview(buffer).cast("B")
-    return flat.cast(form, shape) if flat.nbytes else flat  # type: ignore[call-overload, no-any-return]
+    return flat.cast(form, shape) if flat.nbytes else flat  # type: ignore[call-overload]
 
 
 _own_reducers: dict[type, Callable[[Any], tuple[Any, ...]]] = {memoryview: _reduced_view}

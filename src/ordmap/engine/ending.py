@@ -44,7 +44,9 @@ def uninterrupted() -> Iterator[None]:
 def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:
     """End workers that were asked to leave: those busy at once, the others when they don't go. All are reaped."""
     now = time.monotonic()
-    due = {worker: (signal.SIGTERM, now + (0 if worker in busy else _LEAVE)) for worker in workers}
+    due: dict[Worker, tuple[int | None, float]] = {
+        worker: (signal.SIGTERM, now + (0 if worker in busy else _LEAVE)) for worker in workers
+    }
     poll = select.poll()
     by_file = {worker.pidfd: worker for worker in workers}
     for file in by_file:

@@ -107,7 +107,7 @@ _inherited: list[object] = []
 def _renew_streams() -> None:
     """Have standard streams of this process's own: the caller's may hold text, which the caller will print."""
     _inherited.extend((sys.stdin, sys.stdout, sys.stderr))
-    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123  for the life of this process
+    sys.stdin = open(os.devnull, encoding="utf-8")
     if os.isatty(0):  # a program that an item runs would be stopped when it reads, being in the background
         os.dup2(sys.stdin.fileno(), 0)
     sys.stdout = _renewed(sys.stdout, 1)
@@ -124,6 +124,4 @@ def _renewed(stream: TextIO, file: int) -> TextIO:
     except (OSError, ValueError):
         return stream
     # Line by line, since a worker that is ended in an item has no time to flush.
-    return open(  # noqa: SIM115, PTH123  for the life of this process
-        file, "w", encoding=stream.encoding, errors=stream.errors, buffering=1, closefd=False
-    )
+    return open(file, "w", encoding=stream.encoding, errors=stream.errors, buffering=1, closefd=False)

@@ -1,8 +1,8 @@
 """What is said on the channels, to the byte.
 
 To the workers, on the channel that all share, *tasks*: records of fixed size, then the pickled inputs, if any. A record
-is a row of chunks: ``count`` chunks of ``size`` indices each (the last may be shorter), numbered from ``serial``; or one
-chunk whose inputs lie ``start`` bytes behind the records, ``size`` bytes long.
+is a row of chunks: ``count`` chunks of ``size`` indices each (the last may be shorter), numbered from ``serial``; or
+one chunk whose inputs lie ``start`` bytes behind the records, ``size`` bytes long.
 
 To one worker, on its own channel, *notices*: a job to hold, or a run that is over. From a worker, on its own channel,
 *news*: an answer, or a word on the worker itself. What is long comes in a file.
@@ -18,8 +18,8 @@ __all__ = [
     "ANSWER",
     "BLOCK",
     "DROPPED",
-    "FORGET",
     "FAULT",
+    "FORGET",
     "JOB",
     "NEWS",
     "NOTICE",

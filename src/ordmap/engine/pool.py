@@ -373,32 +373,31 @@ class Crew:
     def _attend(self, events: Sequence[tuple[int, int]]) -> None:
         """Do what the events call for. If that fails half-way nobody may wait for this crew any more."""
         try:
-            dead = []
-            for file, _ in events:
-                if self.ended:
-                    return
-                if file == self._wake:
-                    _read_eventfd(file)
-                    continue
-                worker = self._by_file.get(file)
-                if worker is None:
-                    continue
-                if file == worker.pidfd:
-                    dead.append(worker)
-                else:
-                    self._receive(worker)
-            for worker in dead:
-                if not self.ended and self._workers.get(worker.number) is worker:
-                    self._bury(worker)
-            if self.ended:
-                return
-            self._flush()
-            for worker in self._workers.values():
-                worker.notices.flush()
+            self._respond(events)
+            if not self.ended:
+                self._flush()
+                for worker in self._workers.values():
+                    worker.notices.flush()
         except BaseException as error:
             if self._fault is None:
                 self._fault = OrdmapError(f"the workers of this run were given up: {type(error).__name__}: {error}")
             raise
+
+    def _respond(self, events: Sequence[tuple[int, int]]) -> None:
+        dead = []
+        for file, _ in events:
+            if self.ended:  # by a signal handler, or the garbage collector
+                return
+            worker = self._by_file.get(file)
+            if file == self._wake:
+                _read_eventfd(file)
+            elif worker is not None and file == worker.pidfd:
+                dead.append(worker)
+            elif worker is not None:
+                self._receive(worker)
+        for worker in dead:
+            if not self.ended and self._workers.get(worker.number) is worker:
+                self._bury(worker)
 
     def _receive(self, worker: Worker) -> None:
         """Take in all that a worker has sent."""

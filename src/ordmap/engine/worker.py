@@ -38,7 +38,6 @@ from ordmap.engine.message import (
     BLOCK,
     DROPPED,
     FAULT,
-    FORGET,
     JOB,
     NEWS,
     NOTICE,
@@ -81,8 +80,9 @@ class _Unread(NamedTuple):
 class Seat:
     """What a worker is given: its number, its ends of the channels, and the jobs that it knows from the start.
 
-    ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last run whose job is among them. ``allowance``: how many
-    blocks, of how many bytes, it may have. ``leash`` is the end of a channel that nobody writes to, and that breaks with the caller's death.
+    ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last
+    run whose job is among them. ``allowance``: how many blocks, of how many bytes, it may have. ``leash`` is the end
+    of a channel that nobody writes to, and that breaks with the caller's death.
     """
 
     number: int
@@ -105,7 +105,7 @@ def leashed(leash: socket.socket) -> None:
     """
     end = leash.fileno()
     fcntl.fcntl(end, fcntl.F_SETOWN, -os.getpgrp() if os.getpgrp() == os.getpid() else os.getpid())
-    fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGKILL)  # type: ignore[attr-defined]
+    fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([end], [], [], 0)[0]:
         os._exit(1)  # it was gone before this was set up
@@ -136,7 +136,7 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-class _Stop(Exception):  # noqa: N818  not an error
+class _Stop(Exception):
     """The caller wants no more."""
 
 
@@ -289,14 +289,7 @@ class _Worker:
         if job is None:
             row[0] = 0
             return
-        compute = job.compute
-        keys: Sequence[Any]
-        if isinstance(order.keys, bytes):
-            keys = pickle.loads(order.keys)
-            if type(keys[0]) in TRAVELLING:
-                compute = _unpacking(compute)
-        else:
-            keys = order.keys
+        compute, keys = _inputs(order, job.compute)
         outcomes: list[Any] = []
         nbytes = 0
         lent: list[Block] = []
@@ -360,13 +353,19 @@ class _Worker:
             self._arena.lend(block)
             if not block.sent:
                 block.sent = True
-                self._outbox.put(
-                    NEWS.pack(BLOCK, block.number, 0.0, block.size), block.memory.file, owned=False
-                )
+                self._outbox.put(NEWS.pack(BLOCK, block.number, 0.0, block.size), block.memory.file, owned=False)
 
     def _report_fault(self, run: int, error: BaseException) -> None:
         packed, _ = pack([Raised(error)])
         self._outbox.put(NEWS.pack(FAULT, run, 0.0, 0) + pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL))
+
+
+def _inputs(order: Order, compute: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+    """Return what to call, and with what: an input that is not plain is unpickled within its item."""
+    if isinstance(order.keys, range):
+        return compute, order.keys
+    keys = pickle.loads(order.keys)
+    return (_unpacking(compute) if type(keys[0]) in TRAVELLING else compute), keys
 
 
 def _unpacking(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
