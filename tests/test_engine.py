@@ -430,6 +430,16 @@ def test_a_run_that_is_given_up_leaves_a_warm_pool_to_the_next(tally):
             assert list(ordered_imap(Items(20, lambda i: i * i), backend=pool)) == [i * i for i in range(20)]
 
 
+def test_a_run_that_is_given_up_in_an_endless_item_does_not_hold_up_a_warm_pool():
+    with Processes(2) as pool:
+        for _ in range(2):
+            results = ordered_imap(Items(10, lambda i: i and time.sleep(600)), backend=pool, prefetch=6)
+            assert next(results) == 0
+            time.sleep(0.01)
+            results.close()
+            assert list(ordered_imap(Items(20, lambda i: i * i), backend=pool)) == [i * i for i in range(20)]
+
+
 # Ending
 
 

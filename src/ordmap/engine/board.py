@@ -6,8 +6,8 @@ It costs no system call, and it outlives the worker: whatever ended it, the call
     word 1       1: leave
     words 8 …    a row a worker: the serial number of the chunk in its hands (0: none), how far it is with it,
                  and whether it is ready for chunks at all
-    then         returns, 4096 words a worker: the blocks that it gets back; the n-th is said in word (n - 1) mod 4096, as
-                 n << 32 | what
+    then         returns, 4096 words a worker: the blocks that it gets back; the n-th is said in word (n - 1) mod 4096,
+                 as n << 32 | what
     then         owners: for serial number n, word n mod 8192 is n << 16 | 1 + the worker that took it
 """
 

@@ -107,7 +107,7 @@ _inherited: list[object] = []
 def _renew_streams() -> None:
     """Have standard streams of this process's own: the caller's may hold text, which the caller will print."""
     _inherited.extend((sys.stdin, sys.stdout, sys.stderr))
-    sys.stdin = open(os.devnull, encoding="utf-8")
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123  for the life of this process
     if os.isatty(0):  # a program that an item runs would be stopped when it reads, being in the background
         os.dup2(sys.stdin.fileno(), 0)
     sys.stdout = _renewed(sys.stdout, 1)

@@ -18,20 +18,21 @@ import pickle
 import platform
 import resource
 import select
+import signal
 import socket
 import threading
+import time
 import weakref
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ordmap.backends import Job
 from ordmap.backends.pool import initializer_failed
-from ordmap.backends.remote import portable
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.ending import end_workers, reap, said, uninterrupted
+from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import free_memory
 from ordmap.engine.message import (
     ANSWER,
@@ -42,9 +43,6 @@ from ordmap.engine.message import (
     JOB,
     NEWS,
     NOTICE,
-    Order,
-    packed_orders,
-    unpacked_orders,
 )
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
@@ -53,10 +51,10 @@ from ordmap.engine.worker import Held
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.outcome import Answer, Raised, opened
 
-__all__ = ["Crew", "Launch", "Task", "Worker"]
+__all__ = ["Crew", "Launch", "Worker"]
 
-#: Messages that all waiting tasks are packed into when the task channel is full.
-_MESSAGES = 32
+#: Seconds that an item may go on after its run is over, before it costs its worker.
+_GRACE = 0.2
 
 #: Deaths in a row, with no item begun, that count against a chunk, a job, or the start of workers.
 _DEATHS = 3
@@ -92,22 +90,6 @@ class Launch(Protocol):
         """Start a worker; an ``OSError`` says why there can be none."""
 
 
-@dataclass(eq=False, slots=True)
-class Task:
-    """A chunk that was submitted and is not answered: under its newest serial number, and older ones that may yet come.
-
-    ``dead`` is set once the item behind ``keys`` killed its worker: it ends the answer.
-    """
-
-    run: EngineRun
-    ticket: int
-    keys: Sequence[Any]
-    patient: bool
-    serials: list[int]
-    dead: Raised | None = None
-    deaths: int = 0
-
-
 class Crew:
     """Some workers and the runs that use them. Belongs to the process that made it."""
 
@@ -129,11 +111,10 @@ class Crew:
         self._parcels: dict[int, Parcel] = {}
         self._workers: dict[int, Worker] = {}
         self._by_file: dict[int, Worker] = {}
-        self._tasks: dict[int, Task] = {}
-        self._waiting: deque[Task] = deque()
-        self._serial = 0
+        self._ledger = Ledger(self.board, self.offers, self.taking)
         self._stillborn = 0
         self._unloaded = 0
+        self._strays: dict[Worker, tuple[int, float]] = {}
         self._fault: OrdmapError | None = None
         self._kept: tuple[Job, int] | None = None
         # Re-entrant, since the garbage collector or a signal handler may close a run in here; and taken directly, since
@@ -227,12 +208,27 @@ class Crew:
             if run not in self.runs:
                 return
             self.runs.discard(run)
-            for serial in [serial for serial, task in self._tasks.items() if task.run is run]:
-                self._tasks.pop(serial, None)
-            self._waiting = deque(task for task in self._waiting if task.run is not run)
             if not self.ended:
+                self._note_strays(run)
                 self._forget_job(run.number)
-                self._repack()
+                self._ledger.strike_run(run)
+
+    def _note_strays(self, run: EngineRun) -> None:
+        """Note which workers are in an item that nobody waits for any more."""
+        for worker in self._workers.values():
+            serial = self.board.row(worker.number)[0]
+            task = self._ledger.find(serial)
+            if task is not None and task.run is run:
+                self._strays[worker] = serial, time.monotonic() + _GRACE
+
+    def _end_strays(self) -> None:
+        """Kill workers that an item of a run that is over holds up; their places are filled like any other's."""
+        for worker, (serial, when) in list(self._strays.items()):
+            if self._workers.get(worker.number) is not worker or self.board.row(worker.number)[0] != serial:
+                del self._strays[worker]
+            elif time.monotonic() > when:
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+                del self._strays[worker]
 
     # Tasks
 
@@ -242,71 +238,10 @@ class Crew:
             self._users += 1
             try:
                 if not self.ended:
-                    self._put(Task(run, ticket, keys, patient=False, serials=[]))
+                    self._ledger.put(Task(run, ticket, keys, patient=False, serials=[]))
             finally:
                 self._users -= 1
                 self._let_go()
-
-    def _put(self, task: Task) -> None:
-        """Give a task a new serial number, and send it."""
-        self._serial += 1
-        task.serials.append(self._serial)
-        self._tasks[self._serial] = task
-        self._waiting.append(task)
-        if not self._flush() and len(self._waiting) == 1:
-            self._repack()
-
-    def _flush(self) -> bool:
-        """Send waiting tasks one by one while there is room; ``True``: none waits."""
-        while self._waiting:
-            task = self._waiting[0]
-            if task.serials and task.serials[-1] in self._tasks and not self._send([_order(task)]):
-                return False
-            self._waiting.popleft()
-        return True
-
-    def _send(self, orders: list[Order]) -> bool:
-        """Send orders in one message, in a file where it is long; several orders are never long."""
-        message = packed_orders(orders)
-        if len(message) <= channel.LONG:
-            return channel.send(self.offers, message)
-        (order,) = orders
-        assert isinstance(order.keys, bytes)
-        file = channel.written_file([order.keys])
-        try:
-            return channel.send(self.offers, packed_orders([order._replace(keys=b"")]), file)
-        finally:
-            os.close(file)
-
-    def _taken_back(self) -> list[Task]:
-        """Take from the task channel what no worker has taken, in its order."""
-        tasks = []
-        while (received := channel.receive(self.taking, wait=False)) is not None and received[0]:
-            message, file = received
-            if file is not None and file >= 0:
-                os.close(file)
-            for order in unpacked_orders(message):
-                task = self._tasks.get(order.serial)
-                if task is not None:
-                    tasks.append(task)
-        return tasks
-
-    def _repack(self) -> None:
-        """Pack all tasks that no worker has taken into few messages, so that the channel holds them all."""
-        tasks = [*self._taken_back(), *self._waiting]
-        self._waiting.clear()
-        size = -(-len(tasks) // _MESSAGES)
-        orders: list[Order] = []
-        for place, task in enumerate(tasks):
-            order = _order(task)
-            if orders and (len(orders) == size or len(packed_orders([*orders, order])) > channel.LONG):
-                if not self._send(orders):
-                    self._waiting.extend(tasks[place - len(orders) :])
-                    return
-                orders = []
-            orders.append(order)
-        if orders and not self._send(orders):
-            self._waiting.extend(tasks[len(tasks) - len(orders) :])
 
     # Answers
 
@@ -332,7 +267,12 @@ class Crew:
                     self._leader = me
                 try:
                     # Whoever needs this thread's attention writes to a descriptor that is polled here.
-                    retry = bool(self._waiting) or any(worker.notices for worker in self._workers.values())
+                    self._end_strays()
+                    retry = (
+                        bool(self._strays)
+                        or self._ledger.waits
+                        or any(worker.notices for worker in self._workers.values())
+                    )
                     events = self._epoll.poll((_RETRY if retry else -1) if wait else 0)
                     with self._lock:
                         self._attend(events)
@@ -375,7 +315,7 @@ class Crew:
         try:
             self._respond(events)
             if not self.ended:
-                self._flush()
+                self._ledger.flush()
                 for worker in self._workers.values():
                     worker.notices.flush()
         except BaseException as error:
@@ -407,9 +347,9 @@ class Crew:
                 # The end is only a hint of a death: that is the pidfd's to say.
                 self._forget_file(worker.results.fileno())
                 return
-            kind, number, elapsed, nbytes = NEWS.unpack_from(message)
+            kind, number, _, nbytes = news = NEWS.unpack_from(message)
             if kind == ANSWER:
-                self._take_answer(worker, number, elapsed, nbytes, message[NEWS.size :], file)
+                self._take_answer(worker, news, message[NEWS.size :], file)
             elif kind == BLOCK and file is not None:
                 worker.shelf.put(number, nbytes, file)
             elif kind == DROPPED:
@@ -417,10 +357,9 @@ class Crew:
             elif kind == FAULT:
                 self._take_fault(worker, number, message[NEWS.size :])
 
-    def _take_answer(
-        self, worker: Worker, serial: int, elapsed: float, nbytes: int, data: bytes, file: int | None
-    ) -> None:
-        task = self._tasks.get(serial)
+    def _take_answer(self, worker: Worker, news: tuple[int, int, float, int], data: bytes, file: int | None) -> None:
+        _, serial, elapsed, nbytes = news
+        task = self._ledger.find(serial)
         if file == -1:
             outcomes: list[Any] = [Raised(OSError(errno.EMFILE, "no more files can be opened, to receive this result"))]
         else:
@@ -436,8 +375,7 @@ class Crew:
         self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name))
 
     def _finish(self, task: Task, answer: Answer) -> None:
-        for serial in task.serials:
-            self._tasks.pop(serial, None)
+        self._ledger.strike(task)
         task.run.give(task.ticket, answer)
 
     def _take_fault(self, worker: Worker, number: int, data: bytes) -> None:
@@ -475,7 +413,7 @@ class Crew:
             self._epoll.unregister(file)
 
     def _bury(self, worker: Worker) -> None:
-        """Take note of a worker's death: what it sent counts, what it had is done again, and another takes its place."""
+        """Take note of a death: what the worker sent counts, what it had is done again, another takes its place."""
         self._receive(worker)
         code = reap(worker)
         self._forget_file(worker.results.fileno())
@@ -499,24 +437,11 @@ class Crew:
     def _recover(self, worker: Worker, how: str) -> None:
         """Send again what is lost with a worker, and answer for the item that ended it."""
         serial, state, *_ = self.board.row(worker.number)
-        culprit = self._tasks.get(serial)
-        untaken = [*self._taken_back(), *self._waiting]
-        self._waiting.clear()
-        held = set(map(id, untaken))
-        lost = []
-        for number, task in list(self._tasks.items()):
-            if id(task) in held or number != task.serials[-1]:
-                continue
-            owner = self.board.owner(number)
-            # One that nobody owns was taken, and not noted yet: by a worker that lives, or by this one. The first
-            # answer wins.
-            if owner is None or owner == worker.number:
-                lost.append(task)
+        culprit = self._ledger.find(serial)
+        lost = self._ledger.take_lost(worker.number)
         if culprit is not None:
             self._blame(culprit, state, how)
-        for task in (*lost, *untaken):
-            if task.serials[-1] in self._tasks:
-                self._put(task)
+        self._ledger.put_again(lost)
 
     def _blame(self, task: Task, state: int, how: str) -> None:
         """Count a death against the chunk that the worker had in hand."""
@@ -583,8 +508,7 @@ class Crew:
             close_worker(worker)
         self._workers.clear()
         self._by_file.clear()
-        self._tasks.clear()
-        self._waiting.clear()
+        self._ledger.clear()
 
 
 def close_worker(worker: Worker) -> None:
@@ -615,13 +539,6 @@ def _allowance(workers: int) -> tuple[int, int]:
 
 def _send_job(worker: Worker, number: int, parcel: Parcel) -> None:
     worker.notices.put(NOTICE.pack(JOB, number), os.dup(parcel.file))
-
-
-def _order(task: Task) -> Order:
-    keys = task.keys
-    if not isinstance(keys, range):
-        keys = pickle.dumps(portable(keys), pickle.HIGHEST_PROTOCOL)
-    return Order(task.run.number, task.serials[-1], task.patient, keys)
 
 
 def _read_eventfd(file: int) -> None:

@@ -54,7 +54,9 @@ class Interpreter:
         )
         command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code]  # type: ignore[attr-defined]
         try:
-            process = subprocess.Popen(command, pass_fds=files, stdin=subprocess.DEVNULL, process_group=0)
+            process = subprocess.Popen(  # noqa: S603  this very interpreter
+                command, pass_fds=files, stdin=subprocess.DEVNULL, process_group=0
+            )
         except BaseException:
             results.close()
             leash.close()

@@ -136,7 +136,7 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-class _Stop(Exception):
+class _Stop(Exception):  # noqa: N818  not an error
     """The caller wants no more."""
 
 
