@@ -52,8 +52,8 @@ class Order(NamedTuple):
 
 def packed_orders(orders: Sequence[Order]) -> bytes:
     """Return the message that says these orders; chunks of indices that go on from each other share a record."""
-    if len(orders) == 1 and isinstance(orders[0].keys, range):  # by far the most
-        run, serial, patient, row = orders[0]
+    run, serial, patient, row = orders[0]
+    if len(orders) == 1 and isinstance(row, range):  # by far the most
         return _COUNT.pack(1) + _RECORD.pack(_RANGE, patient, run, serial, 1, len(row), row.start, row.stop, row.step)
     records: list[bytes] = []
     bodies: list[bytes] = []
