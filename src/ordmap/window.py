@@ -73,6 +73,8 @@ class Window:
         self._exhausted = False
         self._source_error: Exception | None = None
         self._woken = False
+        self._finished = 0  # items that have come and are not given out
+        self._nbytes = 0.0  # about the bytes of these
         self.in_flight = 0
         self.most_in_flight = 0
 
@@ -88,9 +90,11 @@ class Window:
         self._submit_handed_back()
         pace = self._pace
         while not self._exhausted and not self._woken:
-            room = pace.width - self.in_flight
+            room = self._room()
             size = pace.chunk
-            if room < size:
+            if pace.budgeted:  # it moves with every answer: what there is of it is used
+                size = min(size, room)
+            if room < max(size, 1):
                 break
             began = time.perf_counter()
             try:
@@ -108,7 +112,7 @@ class Window:
             self._slots.append(slot)
             self._submit(slot)
             if slow:
-                # A slow source may even wait for an answer that has come meanwhile: that goes out before more is pulled.
+                # A slow source may even wait for an answer that has come: that goes out before more is pulled.
                 self._collect(wait=False)
                 if self._slots[0].answer is not None:
                     break
@@ -158,14 +162,18 @@ class Window:
 
     def _submit_handed_back(self) -> None:
         waiting = self._handed_back
-        while waiting and (self.in_flight < self._pace.width or waiting[0] is self._slots[0]):
+        while waiting and (self._room() > 0 or waiting[0] is self._slots[0]):
             self._submit(heapq.heappop(waiting))
+
+    def _room(self) -> int:
+        return self._pace.room(self.in_flight, self._finished, self._nbytes)
 
     def _submit(self, slot: _Slot) -> None:
         self.in_flight += len(slot.chunk)
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if slot.chunk.error is not None:
             slot.answer = Answer([Raised(slot.chunk.error)], 0.0, 0, "of the caller")
+            self._finished += 1
         else:
             self._awaited[slot.position] = slot
             self._run.submit(slot.position, slot.chunk)
@@ -175,6 +183,8 @@ class Window:
             slot = self._awaited.pop(position)
             slot.answer = answer
             done = len(answer.outcomes)
+            self._finished += done
+            self._nbytes += answer.nbytes
             self._pace.learn(done, answer.elapsed, answer.nbytes)
             if done < len(slot.chunk):
                 self.in_flight -= len(slot.chunk) - done
@@ -186,6 +196,8 @@ class Window:
         place = slot.given
         slot.given += 1
         self.in_flight -= 1
+        self._finished -= 1
+        self._nbytes -= answer.nbytes / len(answer.outcomes)
         outcome = answer.outcomes[place]
         answer.outcomes[place] = None  # from here on it is the caller's alone
         return Item(opened(outcome), slot.chunk.indices[place], slot.chunk.epoch, answer.worker)
