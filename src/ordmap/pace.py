@@ -74,11 +74,15 @@ class Pace:
         """Return how many more items may be submitted.
 
         ``in_flight`` are submitted and not given out; of them ``finished`` have come, with so many bytes. A budget
-        takes every other one for as large as the largest so far; one a worker may always be under way.
+        takes every other one for as large as the largest so far; while it isn't used up one a worker may be under way
+        whatever it gives.
         """
         if self._budget is None:
             return self.width - in_flight
-        fits = int((self._budget - nbytes) / self._largest) if self._largest else 0
+        left = self._budget - nbytes
+        if left <= 0:
+            return 0 if in_flight else 1
+        fits = int(left / self._largest) if self._largest else 0
         return min(max(fits, self._workers) - (in_flight - finished), _WIDEST_IN_BUDGET - in_flight)
 
     def learn(self, items: int, elapsed: float, nbytes: int) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +47,13 @@ class Processes(Pool):
         self._initargs = initargs
         self._static = static_dataset
         self._crew: Crew | None = None
+        _pools.add(self)
+
+    def begin_anew(self) -> None:
+        """After a fork, in the child: the workers are the caller's, and a thread that isn't here may hold the lock."""
+        self._lock = threading.RLock()
+        self._runs.clear()
+        self._crew = None
 
     def _forks(self) -> bool:
         return not fork_is_unsafe()
@@ -62,13 +72,13 @@ class Processes(Pool):
     def _recruited(self, job: Job) -> EngineRun:
         """Begin a run on new workers."""
         if self._forks():
-            crew = self._crew = Crew(self.workers, Fork(self._initializer, self._initargs))
+            crew = self._crew = Crew(self.workers, Fork(self._initializer, self._initargs), self._lock)
             run = crew.join(job, keep=self._static)
             crew.start()
             return run
         from ordmap.engine.spawn import Interpreter  # not needed by forked workers
 
-        crew = self._crew = Crew(self.workers, Interpreter(self._initializer, self._initargs))
+        crew = self._crew = Crew(self.workers, Interpreter(self._initializer, self._initargs), self._lock)
         crew.start()  # while they begin, the job is pickled
         try:
             return crew.join(job, _parcel(job), keep=self._static)
@@ -118,6 +128,17 @@ class Spawn(Processes):
 
     def _forks(self) -> bool:
         return False
+
+
+_pools: weakref.WeakSet[Processes] = weakref.WeakSet()
+
+
+def _begin_all_anew() -> None:
+    for pool in list(_pools):
+        pool.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_all_anew)
 
 
 def _parcel(job: Job) -> Parcel:

@@ -23,6 +23,7 @@ import socket
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -52,6 +53,9 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.outcome import Answer, Raised, opened
 
 __all__ = ["Crew", "Launch", "Worker"]
+
+#: Seconds that closing a run waits for another thread to leave the crew to it.
+_PATIENCE = 1.0
 
 #: Seconds that an item may go on after its run is over, before it costs its worker.
 _GRACE = 0.2
@@ -93,7 +97,7 @@ class Launch(Protocol):
 class Crew:
     """Some workers and the runs that use them. Belongs to the process that made it."""
 
-    def __init__(self, size: int, launch: Launch) -> None:
+    def __init__(self, size: int, launch: Launch, lock: threading.RLock) -> None:
         self.process = os.getpid()
         self.jobs: dict[int, Held] = {}
         self.newest = 0
@@ -117,9 +121,11 @@ class Crew:
         self._strays: dict[Worker, tuple[int, float]] = {}
         self._fault: OrdmapError | None = None
         self._kept: tuple[Job, int] | None = None
-        # Re-entrant, since the garbage collector or a signal handler may close a run in here; and taken directly, since
-        # a handler's exception could leave it locked inside the methods of a Condition, which are Python.
-        self._lock = threading.RLock()
+        # The pool's own, lest two threads take the two in different order. Re-entrant, since the garbage collector or a
+        # signal handler may close a run in here; and taken directly, since a handler's exception could leave it locked
+        # inside the methods of a Condition, which are Python.
+        self._lock = lock
+        self._leaving: deque[EngineRun] = deque()
         self._turn = threading.Condition(self._lock)
         self._leader: int | None = None
         self._followers = 0
@@ -202,7 +208,27 @@ class Crew:
             worker.notices.put(NOTICE.pack(FORGET, number))
         self.board.post_bulletin()
 
-    def leave(self, run: EngineRun) -> None:
+    def close_run(self, run: EngineRun) -> None:
+        """End a run, at once or, where this thread can't have the lock, as soon as it is free.
+
+        The garbage collector may close a run of one pool in a thread that holds the lock of another. Two threads that
+        do so crosswise must not wait for each other for ever.
+        """
+        self._leaving.append(run)
+        self._settle()
+
+    def _settle(self) -> None:
+        while self._leaving and self._lock.acquire(timeout=_PATIENCE):
+            try:
+                run = self._leaving.popleft() if self._leaving else None
+                if run is not None:
+                    self._leave(run)
+                    run.end()
+                    self._rouse()
+            finally:
+                self._lock.release()
+
+    def _leave(self, run: EngineRun) -> None:
         """End a run: workers give up what they have of it."""
         with self._lock:
             if run not in self.runs:
@@ -242,6 +268,8 @@ class Crew:
             finally:
                 self._users -= 1
                 self._let_go()
+        if self._leaving:
+            self._settle()
 
     # Answers
 
@@ -286,6 +314,8 @@ class Crew:
             with self._lock:
                 self._users -= 1
                 self._let_go()
+            if self._leaving:
+                self._settle()
 
     def _stopped(self) -> bool:
         return self.ended or self._fault is not None

@@ -55,8 +55,10 @@ class EngineRun:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self.crew.leave(self)
-            self._answers.clear()
-            if self.when_closed is not None:
-                self.when_closed(self)
-            self.crew.wake()
+            self.crew.close_run(self)
+
+    def end(self) -> None:
+        """Let go of everything; called by the crew, once the run has left it."""
+        self._answers.clear()
+        if self.when_closed is not None:
+            self.when_closed(self)
