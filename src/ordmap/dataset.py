@@ -11,7 +11,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @runtime_checkable
 class Dataset(Protocol[T_co]):
-    """Items that are had by index: a list, an array, a Keras ``Sequence``, a PyTorch map-style ``Dataset``, your own."""
+    """Items that are had by index: a list, an array, a Keras ``Sequence``, a map-style PyTorch ``Dataset``, yours."""
 
     def __getitem__(self, index: int, /) -> T_co:
         """Return the item; called in a worker, with ``0 <= index < len(dataset)``."""

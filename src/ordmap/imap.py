@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ordmap.backends import Backend, resolve
 from ordmap.dataset import Dataset
 from ordmap.indices import Arguments, Indices, Source, check_indices
 from ordmap.iterator import OrderedIterator, Settings
 from ordmap.pace import Budget
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["ordered_imap", "ordered_map"]
 
@@ -101,8 +103,8 @@ def ordered_map(
     The iterables may be infinite; they are pulled in the caller's thread, inside ``next()``, and never further than
     the window. What one of them raises comes after the results of what it gave before, and ends the iterator.
 
-    ``workers``, ``prefetch``, ``backend`` and ``chunksize`` are as for `ordered_imap`, and so are failures; the index of
-    an item is its position. With ``strict``, iterables of different lengths are a ``ValueError`` at the end, as for
+    ``workers``, ``prefetch``, ``backend`` and ``chunksize`` are as for `ordered_imap`, and so are failures; the index
+    of an item is its position. With ``strict``, iterables of different lengths are a ``ValueError`` at the end, as for
     ``zip``.
 
     Example:
@@ -110,7 +112,9 @@ def ordered_map(
         [32, 9, 64]
     """
     if not callable(fn):
-        raise TypeError(f"ordered_map calls its first argument, and {fn!r} can't be called: write ordered_map(fn, iterable)")
+        raise TypeError(
+            f"ordered_map calls its first argument, and {fn!r} can't be called: write ordered_map(fn, iterable)"
+        )
     if not iterables:
         raise TypeError("ordered_map needs something to map over: write ordered_map(fn, iterable)")
     for iterable in iterables:
@@ -129,7 +133,7 @@ class _Starred:
         return self._fn(*arguments)
 
 
-def _iterator(
+def _iterator(  # noqa: PLR0917  one caller each
     compute: Callable[[Any], Any],
     subject: object,
     source: Source,
@@ -148,7 +152,9 @@ def _iterator(
     if chunksize is not None:
         chunksize = _whole("chunksize", chunksize, least=1, instead="chunksize=None adapts it")
         if prefetch is not None and not isinstance(prefetch, Budget) and chunksize > prefetch:
-            raise ValueError(f"chunksize={chunksize} does not fit into prefetch={prefetch}: write prefetch={2 * chunksize}")
+            raise ValueError(
+                f"chunksize={chunksize} does not fit into prefetch={prefetch}: write prefetch={2 * chunksize}"
+            )
     found = resolve(backend, workers)
     if not found.workers:
         prefetch = chunksize = 1  # nothing is computed ahead
@@ -171,7 +177,9 @@ def _check_order(indices: object, dataset: Dataset[Any], epochs: int | None) -> 
     if callable(indices):
         return
     if not hasattr(indices, "__iter__") and not hasattr(indices, "__getitem__"):
-        raise TypeError(f"indices must be an iterable of integers, or a function from the epoch to one, not {indices!r}")
+        raise TypeError(
+            f"indices must be an iterable of integers, or a function from the epoch to one, not {indices!r}"
+        )
     if isinstance(indices, str | bytes):
         raise TypeError(f"indices must be integers, not {indices!r}")
     if isinstance(indices, Sequence) or hasattr(indices, "__array__"):

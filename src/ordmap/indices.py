@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from more_itertools import peekable
-
 __all__ = ["Arguments", "Chunk", "Indices", "Source", "check_indices"]
 
 #: Once the pulls for a chunk have taken this long (seconds) the source is slow: what there is goes to the workers.
@@ -37,7 +35,12 @@ class Chunk:
 
 
 class Source(Protocol):
-    """Where the window's items come from."""
+    """Where the window's items come from.
+
+    ``may_wait``: taking from it runs somebody's code, which may take its time, or wait for an earlier answer.
+    """
+
+    may_wait: bool
 
     @property
     def prompt(self) -> bool:
@@ -57,6 +60,8 @@ class _Puller:
     """Pulls from an iterable, no further than asked; what it raises comes after what it gave before."""
 
     def __init__(self, items: Iterable[Any]) -> None:
+        from more_itertools import peekable  # a range of indices does without
+
         self._source = iter(items)
         self._error: Exception | None = None
         self._items = peekable(self._until_error())
@@ -85,7 +90,8 @@ class _Puller:
 
     def close(self) -> None:
         """Close the source where it can be closed, as a generator can."""
-        self._items = peekable(())
+        self._error = None
+        self._items = self._items.__class__(())
         close = getattr(self._source, "close", None)
         if close is not None:
             close()
@@ -106,6 +112,7 @@ class Indices:
         self._indices = indices
         self._epoch = 0
         self._taken = 0  # of this epoch
+        self.may_wait = not (indices is None or isinstance(indices, Sequence))
         self._order: range | _Puller | None = None
 
     @property
@@ -135,7 +142,7 @@ class Indices:
             return None
         if self._indices is None:
             an_epoch = len(self._dataset) if self._length is None else self._length
-        elif not callable(self._indices) and hasattr(self._indices, "__len__"):
+        elif not callable(self._indices) and isinstance(self._indices, Sized):
             an_epoch = len(self._indices)
         else:
             return None
@@ -147,11 +154,7 @@ class Indices:
             self._order.close()
 
     def _open(self, length: int) -> range | _Puller:
-        order: Iterable[int] | None
-        if callable(self._indices):
-            order = self._indices(self._epoch)
-        else:
-            order = self._indices
+        order = self._indices(self._epoch) if callable(self._indices) else self._indices
         if order is None:
             return range(length)
         if isinstance(order, range):
@@ -187,6 +190,7 @@ class Arguments:
         self._pulled: list[Iterator[Any]] = []
         self._puller: _Puller | None = None
         self._taken = 0
+        self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
 
     @property
     def prompt(self) -> bool:
@@ -228,7 +232,9 @@ def _checked(index: object, length: int) -> int:
     except TypeError:
         raise TypeError(f"an index must be an integer, not {index!r}") from None
     if number < 0:
-        raise IndexError(f"index {number} is negative: count from the front, {number} + len(dataset) = {number + length}")
+        raise IndexError(
+            f"index {number} is negative: count from the front, {number} + len(dataset) = {number + length}"
+        )
     if number >= length:
         raise IndexError(f"index {number} is out of range: the dataset has {length} items, 0 to {length - 1}")
     return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -15,12 +16,13 @@ from ordmap.errors import OrdmapError
 from ordmap.indices import Source
 from ordmap.outcome import Raised, report
 from ordmap.pace import Pace
-from ordmap.window import Item, Window
+from ordmap.window import Window
 
 __all__ = ["OrderedIterator", "Settings", "Stats"]
 
 T_co = TypeVar("T_co", covariant=True)
-Result = TypeVar("Result")
+
+_END = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +66,42 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._window: Window | None = None
-        self._release: weakref.finalize[..., Self] | None = None
+        self._release: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self._inside: int | None = None  # the thread that is inside next()
         self._process = os.getpid()
         self._closed = False
-        self._delivered = 0
+        self._ready: list[T_co] = []  # the next results, last one first
         self._waited = 0.0
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T_co:
-        self._enter()
         try:
-            item = self._take()
-        finally:
-            self._leave()
-        if item is None:
-            raise StopIteration
-        outcome, index, epoch, worker = item
+            return self._ready.pop()  # atomic, so it needs no lock
+        except IndexError:
+            pass
+        outcome = self._next()
         if type(outcome) is Raised:
             try:
-                raise report(outcome, index=index, epoch=epoch, backend=self._settings.backend.name, worker=worker)
+                raise report(outcome, backend=self._settings.backend.name)
             finally:
-                del outcome, item  # else the exception and this frame would hold each other
+                del outcome  # else the exception and this frame would hold each other
+        if outcome is _END:
+            raise StopIteration
         result: T_co = outcome
         return result
 
     def start(self) -> Self:
-        """Begin now: start the workers and fill the window, without waiting for any item. Return the iterator itself."""
+        """Begin now: start the workers and fill the window, without waiting for an item. Return the iterator."""
         self._enter()
         try:
             if not self._closed:
-                self._guarded(lambda: self._opened().fill())
+                self._opened().fill()
+        except BaseException as error:
+            self._fail(error)
+            raise
         finally:
             self._leave()
         return self
@@ -109,6 +113,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         thread that waits in ``next()`` gets ``StopIteration``.
         """
         self._closed = True
+        self._ready = []
         if os.getpid() != self._process:
             return  # a forked child owns nothing of it
         window, release = self._window, self._release
@@ -131,7 +136,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
     def __len__(self) -> int:
         remaining = self._remaining()
         if remaining is None:
-            raise TypeError("the number of items to come is not known: the iterator is infinite, or its indices are lazy")
+            raise TypeError("the number of items to come is not known: it is infinite, or the indices are lazy")
         return remaining
 
     def __length_hint__(self) -> int:
@@ -146,7 +151,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         """What has happened so far."""
         window = self._window
         return Stats(
-            delivered=self._delivered,
+            delivered=window.delivered if window is not None else 0,
             in_flight=window.in_flight if window is not None else 0,
             most_in_flight=window.most_in_flight if window is not None else 0,
             waited=self._waited,
@@ -171,27 +176,34 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self._inside = None
             self._lock.release()
 
-    def _take(self) -> Item | None:
-        if self._closed:
-            return None
+    def _next(self) -> Any:
+        """Return the next outcome, or ``_END``; the only place where anything is waited for."""
+        self._enter()
         began = time.perf_counter()
-        item = self._guarded(lambda: self._opened().take())
-        self._waited += time.perf_counter() - began
-        if item is None:
-            self.close()
-        else:
-            self._delivered += 1
-        return item
-
-    def _guarded(self, step: Callable[[], Result]) -> Result:
-        """Take a step that can end the run: whatever it raises, nothing is left open behind it."""
         try:
-            return step()
+            while not self._closed:
+                with contextlib.suppress(IndexError):  # another thread may have been here, and may be there
+                    return self._ready.pop()
+                given = self._opened().take()
+                if given is None:
+                    self.close()
+                elif type(given) is list:
+                    self._ready = given
+                else:
+                    return given
         except BaseException as error:
-            if isinstance(error, OrdmapError) and error.index is None and self._window is not None:
-                error.index = self._window.first_missing()
-            self.close()
+            self._fail(error)
             raise
+        finally:
+            self._waited += time.perf_counter() - began
+            self._leave()
+        return _END
+
+    def _fail(self, error: BaseException) -> None:
+        """End the run, since what it raised is no item's error."""
+        if isinstance(error, OrdmapError) and error.index is None and self._window is not None:
+            error.index = self._window.first_missing()
+        self.close()
 
     def _opened(self) -> Window:
         """Return the window, beginning the run if this is the first time."""
@@ -199,7 +211,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             settings = self._settings
             pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
             run = settings.backend.open(Job(settings.compute, settings.subject, pace.patience))
-            self._release = weakref.finalize(self, _close_run, run, self._process)
+            self._release = release = weakref.finalize(self, _close_run, run, self._process)
+            release.atexit = False  # pools end by themselves then, and in time
             self._window = Window(settings.source, run, pace)
             if self._closed:  # meanwhile, from another thread or a signal handler, which saw no window to wake
                 self._window.wake()

@@ -23,7 +23,20 @@ from typing import Any, NamedTuple
 
 from ordmap.errors import OrdmapError, RemoteError
 
-__all__ = ["Answer", "PackedError", "Pickled", "Raised", "Sealed", "are_atoms", "opened", "pack", "pack_unpicklable", "report", "run_chunk"]
+__all__ = [
+    "Answer",
+    "PackedError",
+    "Pickled",
+    "Raised",
+    "Sealed",
+    "are_atoms",
+    "are_plain",
+    "opened",
+    "pack",
+    "pack_unpicklable",
+    "report",
+    "run_chunk",
+]
 
 _NOTE = "ordmap: item "
 _TRACEBACK_NOTE = "ordmap: the traceback in the worker:\n"
@@ -43,11 +56,22 @@ class Raised:
     ``traceback`` is the worker's, as text; empty where the exception carries its own.
     """
 
-    __slots__ = ("error", "traceback")
+    __slots__ = ("epoch", "error", "index", "traceback", "worker")
 
     def __init__(self, error: BaseException, traceback: str = "") -> None:
         self.error = error
         self.traceback = traceback
+
+    def locate(self, index: int, epoch: int, worker: str) -> None:
+        """Say which item failed, and where it ran."""
+        self.index = index
+        self.epoch = epoch
+        self.worker = worker
+
+    def hand_over(self) -> BaseException:
+        """Return the exception, and hold it no longer: its frames may hold this object, and so each other, for good."""
+        error, self.error = self.error, RemoteError("this failure was raised already")
+        return error
 
 
 class Answer(NamedTuple):
@@ -123,6 +147,9 @@ class Sealed:
 
     __slots__ = ()
 
+    def __init_subclass__(cls) -> None:
+        _WRAPPED.add(cls)
+
     def open(self) -> Any:
         """Return the result, or raise what keeps it from being had."""
         raise NotImplementedError
@@ -179,6 +206,11 @@ def pack_unpicklable(result: object, error: BaseException) -> PackedError:
     return _pack_error(_unpicklable_result(result, error))
 
 
+def are_plain(outcomes: Iterable[object]) -> bool:
+    """Whether all these are results as they are, with nothing to open or raise among them."""
+    return _WRAPPED.isdisjoint(map(type, outcomes))
+
+
 def opened(outcome: Any) -> Any:
     """Open one packed outcome: its result, or `Raised`. Anything else is given back as it is."""
     kind = type(outcome)
@@ -196,6 +228,9 @@ def opened(outcome: Any) -> Any:
     if kind is PackedError:
         return _open_error(outcome)
     return outcome
+
+
+_WRAPPED: set[type] = {Raised, Pickled, PackedError}
 
 
 def _unpicklable_result(result: object, error: BaseException) -> RemoteError:
@@ -271,10 +306,9 @@ def _pickled_exception(error: BaseException) -> bytes | None:
     """
     try:
         reduced = error.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-        if isinstance(reduced, tuple) and len(reduced) in (2, 3) and reduced[0] is type(error):
-            state = reduced[2] if len(reduced) == 3 else None
-            if isinstance(type(error).__init__, FunctionType) and (state is None or isinstance(state, dict)):
-                return _serialise((_rebuilt, (type(error), reduced[1], state)))
+        if isinstance(reduced, tuple) and reduced[0] is type(error) and isinstance(type(error).__init__, FunctionType):
+            args, state = (*reduced, None)[1:3]
+            return _serialise((_rebuilt, (type(error), args, state)))
         return _serialise((_itself, (error,)))
     except Exception:
         return None
@@ -305,7 +339,7 @@ def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, 
     """Build an exception without its class's own constructor: only that of the builtin exception under it."""
     builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     error: BaseException = builtin.__new__(kind, *args)
-    builtin.__init__(error, *args)
+    vars(builtin).get("__init__", BaseException.__init__)(error, *args)
     if state:
         error.__setstate__(state)
     return error
@@ -314,11 +348,9 @@ def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, 
 # Where it is delivered
 
 
-def report(
-    raised: Raised, *, index: int, epoch: int, backend: str, worker: str, attempt: int = 1
-) -> BaseException:
-    """Return the exception to raise for a failed item: the user's own with notes, or a `RemoteError`."""
-    error = raised.error
+def report(raised: Raised, *, backend: str, attempt: int = 1) -> BaseException:
+    """Return the exception to raise for a failed item, once: the user's own with notes, or a `RemoteError`."""
+    error, index = raised.hand_over(), raised.index
     if isinstance(error, _SILENT) or (type(error).__module__, type(error).__name__) in _CANCELLED:
         text = raised.traceback or "".join(traceback.format_exception(error))
         stand_in = RemoteError(
@@ -334,7 +366,8 @@ def report(
     notes = getattr(error, "__notes__", None)
     if notes:  # one exception object raised by many items must not gather the notes of all
         notes[:] = [note for note in notes if not str(note).startswith((_NOTE, _TRACEBACK_NOTE))]
-    error.add_note(f"{_NOTE}{index}, epoch {epoch}, backend {backend!r}, worker {worker}, attempt {attempt}")
+    where = f"epoch {raised.epoch}, backend {backend!r}, worker {raised.worker}, attempt {attempt}"
+    error.add_note(f"{_NOTE}{index}, {where}")
     if raised.traceback:
         error.add_note(_TRACEBACK_NOTE + raised.traceback.rstrip())
     return error

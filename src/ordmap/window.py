@@ -8,9 +8,12 @@
                     run of a backend: workers
 
 A slot is a place in the order: a chunk of items, and their outcomes once they have come. `Window.take` fills the
-window, waits for the oldest slot alone, and gives out its next item. An item that failed fills its place like any
+window, waits for the oldest slot alone, and gives out what it holds. An item that failed fills its place like any
 other. An item counts against the bound from its submission until it is given out, so the bound holds while `take`
 waits, too. What a worker hands back of a chunk stands in the order as slots of one item, not submitted yet.
+
+Results that need no opening are given out as a list, a whole chunk at once, which the iterator empties from its end;
+they count as in flight as long as they are in it.
 """
 
 from __future__ import annotations
@@ -18,26 +21,17 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
 from ordmap.backends import Run
 from ordmap.indices import Chunk, Source
-from ordmap.outcome import Answer, Raised, opened
+from ordmap.outcome import Answer, Raised, are_plain, opened
 from ordmap.pace import Pace
 
-__all__ = ["Item", "Window"]
+__all__ = ["Window"]
 
 #: Seconds after which a pull was a slow one.
 _SLOW_PULL = 0.00005
-
-
-class Item(NamedTuple):
-    """An item that is given out: its result or `Raised`, and which one it is."""
-
-    outcome: Any
-    index: int
-    epoch: int
-    worker: str
 
 
 class _Slot:
@@ -75,8 +69,21 @@ class Window:
         self._woken = False
         self._finished = 0  # items that have come and are not given out
         self._nbytes = 0.0  # about the bytes of these
-        self.in_flight = 0
+        self._given: list[Any] = []  # the results that were given out last, emptied by the iterator
+        self._given_at_first = 0
+        self._counted = 0  # submitted, and not given out before these
+        self._taken_before = 0
         self.most_in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """The number of items that are submitted and not given out yet."""
+        return self._counted - self._given_at_first + len(self._given)
+
+    @property
+    def delivered(self) -> int:
+        """The number of items given out so far, failed ones included."""
+        return self._taken_before + self._given_at_first - len(self._given)
 
     def remaining(self) -> int | None:
         """Return the number of items not given out yet, as far as the source knows its length."""
@@ -87,6 +94,8 @@ class Window:
 
     def fill(self) -> None:
         """Submit as many items as there is room for; never waits for an answer."""
+        if not self._given:
+            self._settle()
         self._submit_handed_back()
         pace = self._pace
         while not self._exhausted and not self._woken:
@@ -99,6 +108,7 @@ class Window:
             began = time.perf_counter()
             try:
                 chunk = self._source.take(size)
+                slow = self._source.may_wait and time.perf_counter() - began > _SLOW_PULL
             except Exception as error:  # it comes after the results of what was pulled before
                 self._exhausted = True
                 self._source_error = error
@@ -112,15 +122,16 @@ class Window:
             self._slots.append(slot)
             self._submit(slot)
             if slow:
-                # A slow source may even wait for an answer that has come: that goes out before more is pulled.
+                # The source may even wait for an answer that has come meanwhile: that goes out before the next pull.
                 self._collect(wait=False)
                 if self._slots[0].answer is not None:
                     break
 
-    def take(self) -> Item | None:
-        """Give out the next item, waiting for it; ``None``: there is none left, or `wake` was called.
+    def take(self) -> list[Any] | Raised | None:
+        """Give out what comes next, waiting for it; ``None``: there is nothing left, or `wake` was called.
 
-        Raises what the source raised, in its place, and what the run raises when it can't go on.
+        A list of results is in reverse, for the caller to pop from; `take` is called again when it is empty. Raises
+        what the source raised, in its place, and what the run raises when it can't go on.
         """
         self.fill()
         slots = self._slots
@@ -150,7 +161,8 @@ class Window:
         self._slots.clear()
         self._awaited.clear()
         self._handed_back.clear()
-        self.in_flight = 0
+        self._settle()
+        self._counted = 0
         self._source.close()
 
     def first_missing(self) -> int | None:
@@ -166,10 +178,17 @@ class Window:
             self._submit(heapq.heappop(waiting))
 
     def _room(self) -> int:
-        return self._pace.room(self.in_flight, self._finished, self._nbytes)
+        return self._pace.room(self.in_flight, self._finished + len(self._given), self._nbytes)
+
+    def _settle(self) -> None:
+        """Count what was given out as gone."""
+        self._taken_before = self.delivered
+        self._counted = self.in_flight
+        self._given = []
+        self._given_at_first = 0
 
     def _submit(self, slot: _Slot) -> None:
-        self.in_flight += len(slot.chunk)
+        self._counted += len(slot.chunk)
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if slot.chunk.error is not None:
             slot.answer = Answer([Raised(slot.chunk.error)], 0.0, 0, "of the caller")
@@ -187,17 +206,33 @@ class Window:
             self._nbytes += answer.nbytes
             self._pace.learn(done, answer.elapsed, answer.nbytes)
             if done < len(slot.chunk):
-                self.in_flight -= len(slot.chunk) - done
+                self._counted -= len(slot.chunk) - done
                 slot.rest = [_Slot(position + done + i, part) for i, part in enumerate(slot.chunk.rest(done))]
                 for part in slot.rest:
                     heapq.heappush(self._handed_back, part)
 
-    def _give(self, slot: _Slot, answer: Answer) -> Item:
-        place = slot.given
+    def _give(self, slot: _Slot, answer: Answer) -> list[Any] | Raised:
+        first = slot.given
+        if not first and are_plain(answer.outcomes):
+            slot.given = len(answer.outcomes)
+            results = answer.outcomes[::-1]
+            answer.outcomes[:] = [None] * len(results)  # from here on they are the caller's alone
+            return self._hand_out(results, answer)
+        outcome = opened(answer.outcomes[first])
+        answer.outcomes[first] = None
         slot.given += 1
-        self.in_flight -= 1
-        self._finished -= 1
-        self._nbytes -= answer.nbytes / len(answer.outcomes)
-        outcome = answer.outcomes[place]
-        answer.outcomes[place] = None  # from here on it is the caller's alone
-        return Item(opened(outcome), slot.chunk.indices[place], slot.chunk.epoch, answer.worker)
+        if type(outcome) is Raised:
+            outcome.locate(slot.chunk.indices[first], slot.chunk.epoch, answer.worker)
+            self._finished -= 1
+            self._nbytes -= answer.nbytes / len(answer.outcomes)
+            self._counted -= 1
+            self._taken_before += 1
+            return outcome
+        return self._hand_out([outcome], answer)
+
+    def _hand_out(self, results: list[Any], answer: Answer) -> list[Any]:
+        self._finished -= len(results)
+        self._nbytes -= answer.nbytes * len(results) / len(answer.outcomes)
+        self._given = results
+        self._given_at_first = len(results)
+        return results

@@ -68,12 +68,15 @@ class Backend(Protocol):
     """Where items are computed; may be shared by several runs.
 
     ``workers`` is the number of items computed at the same time; 0: each is computed inside ``next()``. ``promises``
-    is the backend's row of the table promise × backend.
+    is the backend's row of the table of promises.
     """
 
     name: str
     workers: int
-    promises: Mapping[str, Grade]
+
+    @property
+    def promises(self) -> Mapping[str, Grade]:
+        """What it keeps, keeps in a weaker form, or refuses of `PROMISES`."""
 
     def open(self, job: Job) -> Run:
         """Begin a run. Workers may be started here, and not before."""

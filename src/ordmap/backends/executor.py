@@ -7,20 +7,23 @@ an initializer (a borrowed executor has none to give): a worker that lacks it sa
                                                            └──> worker lacks it:      Reply(None)
                executor.submit(compute_chunk, key, payload, …) <── the same chunk again, with the job
 
-No more payloads are under way than there are workers known to lack the job; other refused chunks wait until one of
-these has been answered.
+A worker may refuse many chunks before it gets to the one that carries the job. So tasks are numbered in the order of
+their sending, which is that of the queue: what a worker refuses goes with the job only if it was sent after the last
+one that went so on that worker's account, for then another worker has taken that; else it goes without, behind it.
 """
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import itertools
 import pickle
+import threading
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Self
 
 from ordmap.backends import Job
 from ordmap.backends.pool import worker_count
@@ -30,7 +33,7 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer
 
-__all__ = ["ExecutorRun", "FromExecutor", "Shipment"]
+__all__ = ["ExecutorRun", "FromExecutor", "Shipment", "cancel_all"]
 
 _THIS_PROCESS = uuid.uuid4().hex
 _numbers = itertools.count()
@@ -75,50 +78,52 @@ class Shipment:
         let_go(self.key)
 
 
-class _Sent(NamedTuple):
-    future: Future[Reply]
-    chunk: Chunk
-    with_payload: bool
-
-
 class ExecutorRun:
-    """One run on an executor."""
+    """One run on an executor.
+
+    A refused chunk is sent again by the thread that brings the refusal, for the caller may be busy elsewhere. No lock
+    is held while the executor is called: it may hold its own while it calls us.
+    """
 
     def __init__(
         self,
         executor: Executor,
         job: Job,
         shipment: Shipment,
+        *,
+        cancel: Callable[[list[Future[Reply]]], None],
         closed: Callable[[ExecutorRun], None] | None = None,
     ) -> None:
         self._executor = executor
         self._patience = job.patience
         self._shipment = shipment
+        self._cancel = cancel
         self._tell_closed = closed
         self._open = True
-        self._sent: dict[int, _Sent] = {}
-        self._done: SimpleQueue[int | None] = SimpleQueue()
-        self._lacking: set[str] = set()
-        self._payloads_out = 0
-        self._refused: deque[tuple[int, Chunk]] = deque()
+        self._sent: dict[int, Future[Reply]] = {}
+        self._done: SimpleQueue[tuple[int, Future[Reply]] | OrdmapError | None] = SimpleQueue()
+        self._lock = threading.Lock()  # for the next
+        self._payload_for: dict[str, int] = {}  # worker -> the task that was to bring it the job
 
     @property
     def busy(self) -> bool:
         """Whether a task of this run may still be in a worker's hands."""
-        return any(not sent.future.done() for sent in list(self._sent.values()))
+        return any(not future.done() for future in list(self._sent.values()))
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
-        self._send(ticket, chunk, with_payload=False)
+        self._send(ticket, chunk)
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         answers: list[tuple[int, Answer]] = []
         while (wait and not answers) or not self._done.empty():
-            ticket = self._done.get()
-            if ticket is None:
+            done = self._done.get()
+            if done is None:
                 break
-            answer = self._received(ticket)
-            if answer is not None:
-                answers.append((ticket, answer))
+            if isinstance(done, OrdmapError):
+                raise done
+            ticket, future = done
+            del self._sent[ticket]
+            answers.append((ticket, _answer(future)))
         return answers
 
     def wake(self) -> None:
@@ -127,60 +132,74 @@ class ExecutorRun:
     def close(self) -> None:
         if self._open:
             self._open = False
-            for sent in list(self._sent.values()):
-                sent.future.cancel()
-            self._refused.clear()
+            self._cancel(list(self._sent.values()))
             if self._tell_closed is not None:
                 self._tell_closed(self)
 
-    def _send(self, ticket: int, chunk: Chunk, *, with_payload: bool) -> None:
-        payload = self._shipment.payload() if with_payload else None
+    def _send(self, ticket: int, chunk: Chunk, payload_for: str | None = None) -> None:
+        """Have the executor compute a chunk, and bring its job to a worker that lacks it."""
+        payload = self._shipment.payload() if payload_for is not None else None
         keys = chunk.keys if self._shipment.shared else portable(chunk.keys)
+        task = next(_numbers)
+        if payload_for is not None:
+            with self._lock:
+                self._payload_for[payload_for] = task
         try:
-            future = self._executor.submit(compute_chunk, self._shipment.key, payload, keys, self._patience)
+            future = self._executor.submit(compute_chunk, self._shipment.key, task, payload, keys, self._patience)
         except BrokenExecutor as error:
             raise _died(error) from error
         except RuntimeError as error:
             raise BackendUnavailableError(f"the executor takes no more work: {error}") from error
-        self._payloads_out += with_payload
-        self._sent[ticket] = _Sent(future, chunk, with_payload)
-        done = self._done  # the future must not keep the run alive
-        future.add_done_callback(lambda _: done.put(ticket))
+        self._sent[ticket] = future
+        if not self._open:
+            self._cancel([future])
+        future.add_done_callback(lambda future: self._settled(ticket, chunk, task, future))
 
-    def _received(self, ticket: int) -> Answer | None:
-        future, chunk, with_payload = self._sent.pop(ticket)
-        self._payloads_out -= with_payload
+    def _settled(self, ticket: int, chunk: Chunk, task: int, future: Future[Reply]) -> None:
+        """Take note of a task that is over; called by whichever thread of the executor's ended it."""
+        if not self._open:
+            return
+        if future.cancelled() or future.exception() is not None:
+            self._done.put((ticket, future))
+            return
+        reply = future.result()
+        if reply.outcomes is not None:
+            with self._lock:
+                self._payload_for.pop(reply.worker, None)
+            self._done.put((ticket, future))
+            return
+        with self._lock:
+            in_vain = self._payload_for.get(reply.worker, -1) < task
         try:
-            outcomes, elapsed, nbytes, worker = future.result()
-        except CancelledError:
-            raise OrdmapError("the executor cancelled the work of this run: was it shut down?") from None
-        except OrdmapError:
-            raise
-        except BrokenExecutor as error:
-            raise _died(error) from error
-        except Exception as error:
-            if type(error).__name__ == "KilledWorker":  # Dask's word for a worker that died again and again
-                raise _died(error) from error
-            raise BackendUnavailableError(
-                f"the executor can't run ordmap's tasks: {type(error).__name__}: {error}; "
-                "is ordmap installed where its workers are?"
-            ) from error
-        if outcomes is None:
-            self._lacking.add(worker)
-            self._refused.append((ticket, chunk))
-        else:
-            self._lacking.discard(worker)
-        self._send_refused()
-        return None if outcomes is None else Answer(outcomes, elapsed, nbytes, worker)
+            self._send(ticket, chunk, reply.worker if in_vain else None)
+        except OrdmapError as error:  # the caller is to have it, not this thread
+            self._done.put(error)
 
-    def _send_refused(self) -> None:
-        """Send refused chunks again as far as a payload can go along, or no payload is awaited."""
-        while self._refused:
-            needed = self._payloads_out < len(self._lacking)
-            if not needed and self._payloads_out:
-                break
-            ticket, chunk = self._refused.popleft()
-            self._send(ticket, chunk, with_payload=needed)
+
+def cancel_all(futures: list[Future[Reply]]) -> None:
+    """Cancel each of these that has not begun."""
+    for future in futures:
+        future.cancel()
+
+
+def _answer(future: Future[Reply]) -> Answer:
+    try:
+        outcomes, elapsed, nbytes, worker = future.result()
+    except CancelledError:
+        raise OrdmapError("the executor cancelled the work of this run: was it shut down?") from None
+    except OrdmapError:
+        raise
+    except BrokenExecutor as error:
+        raise _died(error) from error
+    except Exception as error:
+        if type(error).__name__ == "KilledWorker":  # Dask's word for a worker that died again and again
+            raise _died(error) from error
+        raise BackendUnavailableError(
+            f"the executor can't run ordmap's tasks: {type(error).__name__}: {error}; "
+            "is ordmap installed where its workers are?"
+        ) from error
+    assert outcomes is not None  # noqa: S101  a refusal is no answer
+    return Answer(outcomes, elapsed, nbytes, worker)
 
 
 def _died(error: BaseException) -> WorkerDiedError:
@@ -204,6 +223,7 @@ class FromExecutor:
         clean=weaker("the workers are the executor's owner's; an item that has begun goes on to its end"),
         worker_death=weaker("`WorkerDiedError` ends the run; which item did it is not known"),
         parent_death=weaker("as the executor does it"),
+        no_guard=weaker("lambdas and classes from `__main__` travel; whether its workers run `__main__` is up to it"),
     )
 
     def __init__(self, executor: Executor, workers: int | None = None, *, static_dataset: bool = False) -> None:
@@ -221,12 +241,25 @@ class FromExecutor:
         kept = self._kept
         if not self._static:
             shipment = Shipment(job, shared=shared)
-            return ExecutorRun(self._executor, job, shipment, lambda _: shipment.discard())
+            return ExecutorRun(self._executor, job, shipment, cancel=self._cancel, closed=lambda _: shipment.discard())
         if kept is None or kept.subject is not job.subject:
             if kept is not None:
                 kept.discard()
             kept = self._kept = Shipment(job, shared=shared)
-        return ExecutorRun(self._executor, job, kept)
+        return ExecutorRun(self._executor, job, kept, cancel=self._cancel)
+
+    def _cancel(self, futures: list[Future[Reply]]) -> None:
+        """Cancel what has not begun, in a thread of its own.
+
+        A run may be closed by the garbage collector, in any thread and in the middle of anything, so also while that
+        thread holds a lock of the executor's; whatever that may be, it is not to be called from there.
+        """
+        if type(self._executor).__module__.partition(".")[0] == "distributed":
+            return  # whose futures, when cancelled, make its event loop log an exception each
+        futures = [future for future in futures if not future.done()]
+        if futures:
+            with contextlib.suppress(RuntimeError):  # the program ends, and its executors with it
+                _thread.start_new_thread(cancel_all, (futures,))
 
     def close(self) -> None:
         """Forget a static dataset; the executor itself stays open."""
@@ -234,7 +267,7 @@ class FromExecutor:
             self._kept.discard()
             self._kept = None
 
-    def __enter__(self) -> FromExecutor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -14,6 +14,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from typing import Any
 
 from ordmap.backends import Job, remote
-from ordmap.backends.executor import ExecutorRun, Shipment
+from ordmap.backends.executor import ExecutorRun, Shipment, cancel_all
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Pool
 from ordmap.backends.promises import row, weaker
@@ -54,18 +55,28 @@ class _Crew:
     def end(self) -> None:
         """End the workers and wait for them; those in the middle of an item that nobody wants are not waited for."""
         _crews.discard(self)
+        # Of the executor's own state: what shutdown() forgets when it doesn't wait.
+        manager: threading.Thread | None = self.executor._executor_manager_thread  # type: ignore[assignment]
+        workers = list((self.executor._processes or {}).values())
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        if manager is None:
+            return
         if any(run.busy for run in (*self.runs, *self._abandoned)):
-            self._kill()
-        self.executor.shutdown(wait=True, cancel_futures=True)
+            # Until the manager has dropped the cancelled futures, a worker's death would end it with an exception: in
+            # Python 3.11 it sets an error on every future it knows.
+            while self.executor._cancel_pending_futures and manager.is_alive():
+                time.sleep(0.0005)
+            self._kill(workers)
+        if manager is not threading.current_thread():  # the garbage collector may run anywhere
+            manager.join()
 
-    def _kill(self) -> None:
-        workers = list((getattr(self.executor, "_processes", None) or {}).values())
+    def _kill(self, workers: list[Any]) -> None:
         for worker in workers:
             worker.terminate()
         alive = {worker.sentinel: worker for worker in workers}
         while alive and (ended := multiprocessing.connection.wait(list(alive), _GRACE)):
             for sentinel in ended:
-                del alive[sentinel]  # type: ignore[arg-type]
+                del alive[sentinel]
         for worker in alive.values():
             worker.kill()
 
@@ -123,7 +134,9 @@ class Processes(Pool):
         crew = self._crew
         if crew is None:
             crew = self._crew = self._recruit()
-        run = ExecutorRun(crew.executor, job, shipment, lambda run: self._over(run, crew, shipment))
+        run = ExecutorRun(
+            crew.executor, job, shipment, cancel=cancel_all, closed=lambda run: self._over(run, crew, shipment)
+        )
         crew.runs.add(run)
         return run
 
@@ -223,11 +236,12 @@ def _fork_context() -> BaseContext:
             with _sigint_blocked(), warnings.catch_warnings():
                 # Python ≥ 3.12 warns of a fork beside threads, such as the executor's own of another pool.
                 warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-                return ForkProcess._Popen(process_obj)  # type: ignore[attr-defined]
+                return ForkProcess._Popen(process_obj)
 
-    context = ForkContext()
-    context.Process = Worker  # type: ignore[assignment]
-    return context
+    class Context(ForkContext):
+        Process = Worker
+
+    return Context()
 
 
 _starting = threading.local()
@@ -241,7 +255,7 @@ class _SpawnedWorker(SpawnProcess):
         _starting.without_main = True
         try:
             with _sigint_blocked():
-                return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+                return SpawnProcess._Popen(process_obj)
         finally:
             _starting.without_main = False
 

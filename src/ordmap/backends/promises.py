@@ -1,4 +1,4 @@
-"""The table promise × backend: what each backend keeps, keeps in a weaker form, or refuses.
+"""The table of promises: what each backend keeps, keeps in a weaker form, or refuses.
 
 The contract suite reads these very rows (`ordmap.testing.BackendContract`), and ``docs/promises.md`` is printed from
 them, so what a row says is what is tested.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["KEPT", "PROMISES", "Grade", "row", "weaker"]
+__all__ = ["KEPT", "PROMISES", "Grade", "refused", "row", "weaker"]
 
 
 class Grade(NamedTuple):
@@ -26,6 +26,11 @@ def weaker(how: str) -> Grade:
     return Grade("weaker", how)
 
 
+def refused(why: str) -> Grade:
+    """Return the grade of a promise that a backend can't keep at all."""
+    return Grade("refused", why)
+
+
 #: Each promise and what it says.
 PROMISES: dict[str, str] = {
     "order": "The results are those of `map`, in its order, each item computed exactly once.",
@@ -38,7 +43,7 @@ PROMISES: dict[str, str] = {
     "worker death": "The death of a worker costs its own item only.",
     "own exception": "The user's exception arrives as itself, with cause, context and notes.",
     "shipped once": "The dataset reaches each worker once a run, never with each task.",
-    "no guard": "Lambdas, closures and classes from `__main__` work, without `if __name__ == \"__main__\":`.",
+    "no guard": 'Lambdas, closures and classes from `__main__` work, without `if __name__ == "__main__":`.',
 }
 
 

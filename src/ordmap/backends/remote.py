@@ -19,7 +19,18 @@ from ordmap.backends.pool import initializer_failed
 from ordmap.errors import RemoteError
 from ordmap.outcome import Pickled, approximate_nbytes, are_atoms, pack, run_chunk
 
-__all__ = ["TRAVELLING", "Key", "Payload", "Reply", "compute_chunk", "disable", "hold", "let_go", "portable", "unpacked"]
+__all__ = [
+    "TRAVELLING",
+    "Key",
+    "Payload",
+    "Reply",
+    "compute_chunk",
+    "disable",
+    "hold",
+    "let_go",
+    "portable",
+    "unpacked",
+]
 
 #: The process that a run belongs to, and the run's number there.
 Key = tuple[str, int]
@@ -107,8 +118,12 @@ def unpacked(key: Any) -> Any:
     return key
 
 
-def compute_chunk(key: Key, payload: Payload | None, keys: Sequence[Any], patience: float | None) -> Reply:
-    """Run the items of a chunk, in a worker."""
+def compute_chunk(key: Key, task: int, payload: Payload | None, keys: Sequence[Any], patience: float | None) -> Reply:
+    """Run the items of a chunk, in a worker.
+
+    ``task`` is another number for each call: Dask takes calls with equal arguments for one call.
+    """
+    del task
     worker = f"{platform.node()}:{os.getpid()}"
     if _fault is not None:
         raise initializer_failed(_fault, worker)

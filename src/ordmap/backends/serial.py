@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from typing import Self
 
 from ordmap.backends import Job
-from ordmap.backends.promises import row, weaker
+from ordmap.backends.promises import refused, row, weaker
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer, Raised, approximate_nbytes, run_chunk
 
@@ -28,8 +29,8 @@ class Serial:
     workers = 0
     promises = row(
         filled=weaker("nothing is computed ahead: each item is, inside its `next()`"),
-        worker_death=weaker("there is no worker: what kills an item kills the program"),
-        parent_death=weaker("there is no worker: an item ends with the program"),
+        worker_death=refused("there is no worker: what kills an item kills the program"),
+        parent_death=weaker("there is no worker; an item ends with the program"),
     )
 
     def open(self, job: Job) -> _SerialRun:
@@ -39,7 +40,7 @@ class Serial:
     def close(self) -> None:
         """Do nothing: there are no workers."""
 
-    def __enter__(self) -> Serial:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -59,13 +60,8 @@ class _SerialRun:
             return ()
         ticket, chunk = self._waiting.popleft()
         outcomes, elapsed = run_chunk(self._job.compute, chunk.keys, self._job.patience)
-        last = outcomes[-1]
-        if (
-            type(last) is Raised
-            and isinstance(last.error, KeyboardInterrupt)
-            and threading.current_thread() is threading.main_thread()
-        ):
-            raise last.error
+        if _is_ctrl_c(outcomes[-1]) and threading.current_thread() is threading.main_thread():
+            raise outcomes.pop().error
         return [(ticket, Answer(outcomes, elapsed, approximate_nbytes(outcomes), "of the caller"))]
 
     def wake(self) -> None:
@@ -73,3 +69,7 @@ class _SerialRun:
 
     def close(self) -> None:
         self._waiting.clear()
+
+
+def _is_ctrl_c(outcome: object) -> bool:
+    return type(outcome) is Raised and isinstance(outcome.error, KeyboardInterrupt)

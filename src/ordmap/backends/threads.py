@@ -11,7 +11,7 @@ from typing import Any
 
 from ordmap.backends import Job
 from ordmap.backends.pool import Pool, initializer_failed
-from ordmap.backends.promises import row, weaker
+from ordmap.backends.promises import refused, row, weaker
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer, approximate_nbytes, run_chunk
 
@@ -34,7 +34,7 @@ class Threads(Pool):
     name = "threads"
     promises = row(
         clean=weaker("a thread that is inside an item when the iterator is closed ends when the item does"),
-        worker_death=weaker("a thread can't die by itself: what kills an item kills the program"),
+        worker_death=refused("a thread can't die by itself: what kills an item kills the program"),
         parent_death=weaker("the threads are in the calling process"),
     )
 

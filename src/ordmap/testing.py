@@ -1,0 +1,545 @@
+"""The contract of a backend, as a suite of tests: for ordmap's own backends and for anybody's.
+
+A test module of a third-party backend is this::
+
+    class TestMine(BackendContract):
+        @pytest.fixture
+        def backend(self):
+            return MyBackend(2)
+
+Each test reads the backend's row of the table of promises, and checks the promise in the form in which it is made.
+Needs pytest: ``pip install "ordmap[testing]"``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ordmap import OrderedIterator, RemoteError, WorkerDiedError, ordered_imap, ordered_map
+from ordmap.backends import Backend, resolve
+from ordmap.backends.promises import Grade
+
+__all__ = ["BackendContract", "Journal", "Recorded", "outcomes", "wait_until"]
+
+#: How long to wait for what must happen, in seconds; reached only by a failing test.
+PATIENCE = 30.0
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition; fail when it doesn't come true."""
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > give_up:
+            pytest.fail(f"waited in vain until {what}")
+        time.sleep(0.002)
+
+
+class Journal:
+    """A log in one order that all threads and processes of this machine append to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        Path(path).touch()
+
+    def note(self, event: str, number: int) -> None:
+        """Append an event: one write to a file opened for appending, which no other writer can tear apart."""
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(file, f"{event} {number} {os.getpid()}\n".encode())
+        finally:
+            os.close(file)
+
+    def events(self) -> list[tuple[str, int, int]]:
+        """Return what was noted so far: (event, number, process id)."""
+        lines = Path(self.path).read_text(encoding="ascii").splitlines()
+        return [(event, int(number), int(pid)) for event, number, pid in map(str.split, lines)]
+
+    def count(self, event: str) -> int:
+        """Return how often an event was noted."""
+        return sum(one == event for one, _, _ in self.events())
+
+
+class Recorded:
+    """A dataset whose items are noted as they start; ``seconds(index)`` is how long an item takes."""
+
+    def __init__(self, journal: Journal, length: int, seconds: Callable[[int], float] | float = 0.0) -> None:
+        self.journal = journal
+        self.length = length
+        self.seconds = seconds
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> int:
+        self.journal.note("start", index)
+        time.sleep(self.seconds(index) if callable(self.seconds) else self.seconds)
+        return index * index
+
+
+class _Shipped(Recorded):
+    """A dataset that notes each time it is rebuilt from a pickle."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.journal.note("rebuilt", 0)
+
+
+class _Plain:
+    """A dataset made of a function."""
+
+    def __init__(self, length: int, fn: Callable[[int], Any]) -> None:
+        self.length = length
+        self.fn = fn
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        return self.fn(index)
+
+
+class NeedsTwoError(Exception):
+    """An exception whose constructor takes other arguments than it passes on: pickle alone can't rebuild it."""
+
+    def __init__(self, code: int, *, detail: str) -> None:
+        super().__init__(f"code {code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class UnpicklableError(Exception):
+    """An exception that holds what no pickle takes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+class _Unpicklable:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+class _FailsToLoad:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refuse_to_load, ()
+
+
+def _refuse_to_load() -> None:
+    raise ValueError("not here")
+
+
+def outcomes(iterator: Iterator[Any]) -> list[Any]:
+    """Return every outcome of an iterator: its results, and the exceptions in their places."""
+    found: list[Any] = []
+    while True:
+        try:
+            found.append(next(iterator))
+        except StopIteration:
+            return found
+        except Exception as error:
+            found.append(error)
+
+
+def _held_here() -> tuple[Counter[str], set[threading.Thread], set[str]]:
+    """Return what this process holds: what its descriptors point at, its threads, its child processes.
+
+    Where there is no ``/proc`` (macOS, Windows): its threads, and the children that multiprocessing knows.
+    """
+    gc.collect()
+    descriptors: Counter[str] = Counter()
+    if not Path("/proc/self/fd").exists():
+        return descriptors, set(threading.enumerate()), {str(child.pid) for child in multiprocessing.active_children()}
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists the others
+            descriptors[os.readlink(f"/proc/self/fd/{descriptor}").split(":")[0]] += 1
+    children: set[str] = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            children.update(Path(f"/proc/self/task/{task}/children").read_text(encoding="ascii").split())
+    return descriptors, set(threading.enumerate()), children
+
+
+def _nothing_more_than(before: tuple[Counter[str], set[threading.Thread], set[str]]) -> bool:
+    now = _held_here()
+    return not (now[0] - before[0]) and now[1] <= before[1] and now[2] <= before[2]
+
+
+class BackendContract:
+    """What every backend does; a subclass gives it one by overriding the fixture `backend`."""
+
+    @pytest.fixture
+    def backend(self) -> Any:
+        """Return what is given as ``backend=``: anything with at least two workers, or none."""
+        raise NotImplementedError("override the fixture 'backend'")
+
+    @pytest.fixture
+    def resolved(self, backend: Any) -> Backend:
+        """Return the backend object itself."""
+        return resolve(backend, None)
+
+    @pytest.fixture
+    def grade(self, resolved: Backend) -> Callable[[str], Grade]:
+        """Return the backend's row of the table."""
+        return resolved.promises.__getitem__
+
+    @pytest.fixture
+    def journal(self, tmp_path: Path) -> Journal:
+        """Return an empty journal."""
+        return Journal(tmp_path / "journal")
+
+    #: Whether the backend's own connections come and go by themselves, so that a count of descriptors says nothing.
+    connections_vary = False
+
+    # order
+
+    @pytest.mark.parametrize(("prefetch", "chunksize"), [(None, None), (1, None), (2, 1), (7, 3), (64, None), (64, 64)])
+    @pytest.mark.parametrize("length", [0, 1, 2, 3, 100])
+    def test_gives_what_map_gives(self, backend: Any, length: int, prefetch: int | None, chunksize: int | None) -> None:
+        dataset = [str(n) * (n % 5) for n in range(length)]
+        found = list(ordered_imap(dataset, prefetch=prefetch, backend=backend, chunksize=chunksize))
+        assert found == dataset
+
+    def test_waits_for_the_slowest_first(self, backend: Any, journal: Journal) -> None:
+        dataset = Recorded(journal, 6, lambda index: 0.06 - index / 100)
+        assert list(ordered_imap(dataset, prefetch=6, backend=backend)) == [0, 1, 4, 9, 16, 25]
+
+    def test_computes_each_item_once(self, backend: Any, journal: Journal) -> None:
+        assert len(list(ordered_imap(Recorded(journal, 200), backend=backend))) == 200
+        assert Counter(number for _, number, _ in journal.events()) == dict.fromkeys(range(200), 1)
+
+    def test_goes_on_when_items_turn_slow(self, backend: Any) -> None:
+        def work(index: int) -> int:
+            if index >= 3000:
+                time.sleep(0.02)
+            return index
+
+        assert list(ordered_imap(_Plain(3020, work), backend=backend)) == list(range(3020))
+
+    # bounded, filled, lazy
+
+    @pytest.mark.parametrize("prefetch", [1, 2, 3, 7, 64])
+    def test_never_passes_the_window(self, backend: Any, journal: Journal, prefetch: int) -> None:
+        dataset = Recorded(journal, 2 * prefetch + 5, lambda index: 0.05 if index % 7 == 0 else 0.001)
+        for index, _ in enumerate(ordered_imap(dataset, prefetch=prefetch, backend=backend)):
+            journal.note("yielded", index)
+        ahead = most = 0
+        for event, _, _ in journal.events():
+            ahead += 1 if event == "start" else -1
+            most = max(most, ahead)
+        assert most <= prefetch
+
+    @pytest.mark.parametrize("prefetch", [1, 2, 3, 7, 64])
+    def test_fills_the_window_without_another_next(
+        self, backend: Any, journal: Journal, prefetch: int, grade: Callable[[str], Grade]
+    ) -> None:
+        expected = prefetch if grade("filled").word == "kept" else 1
+        with ordered_imap(Recorded(journal, 1000), prefetch=prefetch, backend=backend) as iterator:
+            next(iterator)
+            wait_until(lambda: journal.count("start") >= expected, "the window is computed")
+            time.sleep(0.05)  # what would be too much has its chance
+            assert journal.count("start") == expected
+
+    def test_starts_nothing_before_the_first_next(self, backend: Any, journal: Journal) -> None:
+        dataset = Recorded(journal, 3)
+        iterator = ordered_imap(dataset, backend=backend)
+        dataset.length = 2
+        assert len(iterator) == 2
+        assert journal.events() == []
+        assert list(iterator) == [0, 1]
+
+    def test_start_fills_the_window_now(self, backend: Any, journal: Journal, grade: Callable[[str], Grade]) -> None:
+        with ordered_imap(Recorded(journal, 10), prefetch=4, backend=backend).start() as iterator:
+            if grade("filled").word == "kept":
+                wait_until(lambda: journal.count("start") == 4, "the window is computed")
+            assert next(iterator) == 0
+
+    def test_an_infinite_source_is_pulled_no_further_than_the_window(self, backend: Any) -> None:
+        pulled = itertools.count()
+        with ordered_map(_double, pulled, prefetch=5, backend=backend) as iterator:
+            assert [next(iterator) for _ in range(20)] == [2 * n for n in range(20)]
+        assert next(pulled) <= 24
+
+    # epochs and indices
+
+    def test_epochs(self, backend: Any) -> None:
+        assert list(ordered_imap([5, 6, 7], epochs=3, backend=backend)) == [5, 6, 7] * 3
+        assert list(ordered_imap([5, 6, 7], epochs=0, backend=backend)) == []
+
+    def test_cycles_for_ever_until_it_is_left(self, backend: Any) -> None:
+        with ordered_imap([5, 6, 7], epochs=None, backend=backend) as iterator:
+            assert list(itertools.islice(iterator, 100)) == [(5, 6, 7)[n % 3] for n in range(100)]
+
+    def test_indices(self, backend: Any) -> None:
+        letters = "abcdef"
+        assert list(ordered_imap(letters, indices=[5, 0, 0, 3], backend=backend)) == ["f", "a", "a", "d"]
+        assert list(ordered_imap(letters, indices=range(5, 0, -2), backend=backend)) == ["f", "d", "b"]
+        assert list(ordered_imap(letters, indices=(n for n in (4, 1)), backend=backend)) == ["e", "b"]
+        by_epoch = ordered_imap(letters, indices=lambda epoch: [epoch, 5 - epoch], epochs=3, backend=backend)
+        assert list(by_epoch) == ["a", "f", "b", "e", "c", "d"]
+        with ordered_imap(letters, indices=itertools.cycle([2, 1]), backend=backend) as endless:
+            assert list(itertools.islice(endless, 5)) == ["c", "b", "c", "b", "c"]
+
+    def test_a_bad_lazy_index_costs_its_own_item(self, backend: Any) -> None:
+        indices: Iterator[Any] = iter((0, 3, 1, -1, "x", 2))
+        found = outcomes(ordered_imap("abc", indices=indices, backend=backend))
+        assert [found[0], found[2], found[5]] == ["a", "b", "c"]
+        assert [type(found[n]) for n in (1, 3, 4)] == [IndexError, IndexError, TypeError]
+
+    # failures
+
+    def test_an_exception_costs_its_own_item(self, backend: Any) -> None:
+        def work(index: int) -> int:
+            if index % 5 == 3:
+                raise LookupError(f"no {index}")
+            return index
+
+        found = outcomes(ordered_imap(_Plain(50, work), backend=backend))
+        assert [x for x in found if type(x) is int] == [n for n in range(50) if n % 5 != 3]
+        failed = {n: error for n, error in enumerate(found) if not isinstance(error, int)}
+        assert list(failed) == list(range(3, 50, 5))
+        for index, error in failed.items():
+            assert type(error) is LookupError
+            assert error.args == (f"no {index}",)
+            assert f"item {index}, epoch 0" in error.__notes__[0]
+
+    def test_an_exception_keeps_its_cause_context_and_notes(self, backend: Any) -> None:
+        def work(index: int) -> None:
+            try:
+                try:
+                    raise KeyError("missing")
+                except KeyError as error:
+                    error.add_note("a note on the cause")
+                    raise NeedsTwoError(index, detail="why") from error
+            except NeedsTwoError as error:
+                error.add_note("my own note")
+                raise
+
+        (error,) = outcomes(ordered_imap(_Plain(1, work), backend=backend))
+        assert type(error) is NeedsTwoError
+        assert (str(error), error.code, error.detail) == ("code 0: why", 0, "why")
+        assert type(error.__cause__) is KeyError
+        assert error.__cause__.args == ("missing",)
+        assert error.__cause__.__notes__ == ["a note on the cause"]
+        assert error.__context__ is error.__cause__
+        assert error.__suppress_context__
+        assert error.__notes__[0] == "my own note"
+        text = "".join(traceback.format_exception(error))
+        assert "in work" in text
+
+    def test_an_exception_group_keeps_its_members(self, backend: Any) -> None:
+        def work(index: int) -> int:
+            try:
+                raise OSError(2, "not there")
+            except OSError as error:
+                inner = ValueError("inner")
+                inner.__cause__ = error
+                raise ExceptionGroup("several", [inner, TypeError(index)]) from None
+
+        (error,) = outcomes(ordered_imap(_Plain(1, work), backend=backend))
+        assert type(error) is ExceptionGroup
+        assert [type(member) for member in error.exceptions] == [ValueError, TypeError]
+        cause = error.exceptions[0].__cause__
+        assert isinstance(cause, FileNotFoundError)
+        assert cause.errno == 2
+
+    @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit, SystemExit])
+    def test_what_would_end_the_loop_is_a_remote_error(self, backend: Any, kind: type[BaseException]) -> None:
+        def work(index: int) -> int:
+            if index == 2:
+                raise kind("quietly")
+            return index
+
+        found = outcomes(ordered_imap(_Plain(5, work), backend=backend))
+        error = found[2]
+        assert type(error) is RemoteError
+        assert (error.index, error.type_name, error.remote_message) == (2, kind.__name__, "quietly")
+        assert "quietly" in error.remote_traceback
+        assert found[:2] + found[3:] == [0, 1, 3, 4]
+
+    def test_an_exception_that_cannot_travel_is_named(self, backend: Any) -> None:
+        def work(index: int) -> int:
+            if index == 2:
+                raise UnpicklableError("held")
+            return index
+
+        found = outcomes(ordered_imap(_Plain(5, work), backend=backend))
+        error = found[2]
+        if type(error) is not UnpicklableError:  # as itself where nothing is pickled
+            assert type(error) is RemoteError
+            assert error.type_name.endswith("UnpicklableError")
+            assert (error.index, error.remote_message) == (2, "held")
+        assert found[:2] + found[3:] == [0, 1, 3, 4]
+
+    @pytest.mark.parametrize("result", [_Unpicklable, _FailsToLoad])
+    def test_a_result_that_cannot_travel_costs_its_own_item(self, backend: Any, result: type) -> None:
+        def work(index: int) -> Any:
+            return result() if index == 2 else index
+
+        found = outcomes(ordered_imap(_Plain(5, work), backend=backend))
+        if type(found[2]) is not result:  # as itself where nothing is pickled
+            assert type(found[2]) is RemoteError
+            assert found[2].index == 2
+        assert found[:2] + found[3:] == [0, 1, 3, 4]
+
+    def test_a_worker_death_is_an_error(self, backend: Any, grade: Callable[[str], Grade]) -> None:
+        if grade("worker death").word == "refused":
+            assert grade("worker death").how
+            return
+
+        def work(index: int) -> int:
+            if index == 3:
+                time.sleep(0.1)
+                os._exit(9)
+            return index
+
+        found = outcomes(ordered_imap(_Plain(8, work), prefetch=4, backend=backend))
+        deaths = [error for error in found if isinstance(error, WorkerDiedError)]
+        assert len(deaths) == 1
+        if grade("worker death").word == "kept":
+            assert deaths[0].index == 3
+            assert found[:3] + found[4:] == [0, 1, 2, 4, 5, 6, 7]
+        else:
+            assert found == [*range(len(found) - 1), deaths[0]]
+            assert deaths[0].index == len(found) - 1
+
+    # the source
+
+    def test_what_the_source_raises_comes_after_its_results(self, backend: Any) -> None:
+        def source() -> Iterator[int]:
+            yield from (1, 2, 3)
+            raise OSError("the source broke")
+
+        found = outcomes(ordered_map(_double, source(), backend=backend))
+        assert found[:3] == [2, 4, 6]
+        assert type(found[3]) is OSError
+        assert len(found) == 4
+
+    def test_several_iterables_go_in_step(self, backend: Any) -> None:
+        assert list(ordered_map(pow, [2, 3, 4], [5, 2, 3, 9], backend=backend)) == [32, 9, 64]
+        found = outcomes(ordered_map(pow, [2, 3, 4], [5, 2, 3, 9], strict=True, backend=backend))
+        assert found[:3] == [32, 9, 64]
+        assert type(found[3]) is ValueError
+
+    def test_the_source_is_closed_with_the_iterator(self, backend: Any) -> None:
+        closed: list[bool] = []
+
+        def source() -> Iterator[int]:
+            try:
+                yield from itertools.count()
+            finally:
+                closed.append(True)
+
+        with ordered_map(_double, source(), backend=backend) as iterator:
+            assert next(iterator) == 0
+        assert closed == [True]
+
+    # the iterator
+
+    def test_each_item_goes_to_one_of_several_threads(self, backend: Any) -> None:
+        iterator = ordered_imap(range(300), backend=backend)
+        found: list[list[int]] = [[], [], []]
+        threads = [threading.Thread(target=lambda mine=mine: mine.extend(iterator)) for mine in found]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert sorted(itertools.chain(*found)) == list(range(300))
+        assert all(mine == sorted(mine) for mine in found)
+
+    def test_close_ends_a_waiting_next(self, backend: Any, journal: Journal) -> None:
+        iterator = ordered_imap(Recorded(journal, 5, 0.5), prefetch=2, backend=backend)
+        ended: list[Any] = []
+        waiting = threading.Thread(target=lambda: ended.extend(outcomes(iterator)))
+        waiting.start()
+        wait_until(lambda: journal.count("start") > 0, "an item has started")
+        iterator.close()
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive()
+        assert len(ended) <= 1  # serial: the item in hand comes to its end
+        assert outcomes(iterator) == []
+        assert len(iterator) == 0
+
+    def test_len_counts_down(self, backend: Any) -> None:
+        iterator = ordered_imap("abc", epochs=2, backend=backend)
+        lengths = [len(iterator)]
+        for _ in iterator:
+            lengths.append(len(iterator))
+        assert lengths == [6, 5, 4, 3, 2, 1, 0]
+
+    # the pool and the way there
+
+    def test_two_runs_at_once(self, resolved: Backend) -> None:
+        ones = ordered_imap(_Plain(40, lambda index: ("one", index)), backend=resolved, prefetch=5)
+        twos = ordered_imap(_Plain(40, lambda index: ("two", index)), backend=resolved, prefetch=5)
+        assert list(zip(ones, twos, strict=True)) == [(("one", n), ("two", n)) for n in range(40)]
+
+    def test_a_later_run_sees_the_dataset_as_it_is_then(self, resolved: Any) -> None:
+        dataset = [1, 2, 3]
+        with resolved:
+            assert list(ordered_imap(dataset, backend=resolved)) == [1, 2, 3]
+            dataset[1] = 9
+            assert list(ordered_imap(dataset, backend=resolved)) == [1, 9, 3]
+
+    def test_the_dataset_reaches_each_worker_once(self, resolved: Any, journal: Journal) -> None:
+        with resolved:
+            for runs in (1, 2):
+                dataset = _Shipped(journal, 60, 0.002)
+                assert len(list(ordered_imap(dataset, backend=resolved, prefetch=8))) == 60
+                rebuilt = Counter(pid for event, _, pid in journal.events() if event == "rebuilt")
+                assert all(times <= runs for times in rebuilt.values())
+                assert len(rebuilt) <= max(resolved.workers, 1)
+
+    def test_closures_and_local_classes_travel(self, backend: Any) -> None:
+        offset = 10
+
+        class Local:
+            def __init__(self, value: int) -> None:
+                self.value = value
+
+            def __eq__(self, other: object) -> bool:
+                return type(other) is Local and other.value == self.value
+
+            def __hash__(self) -> int:
+                return self.value
+
+        found = list(ordered_map(lambda x: Local(x.value + offset), [Local(1), Local(2)], backend=backend))
+        assert found == [Local(11), Local(12)]
+
+    def test_leaves_nothing_behind(self, backend: Any) -> None:
+        def use(step: Callable[[OrderedIterator[int]], object]) -> None:
+            step(ordered_imap(_Plain(20, _double), prefetch=6, epochs=2, backend=backend))
+
+        def abandon(iterator: OrderedIterator[int]) -> None:
+            cycle: list[Any] = [iterator, next(iterator)]
+            cycle.append(cycle)
+
+        def fail(iterator: OrderedIterator[int]) -> None:
+            with pytest.raises(ZeroDivisionError), iterator:
+                next(iterator)
+                raise ZeroDivisionError
+
+        use(list)  # what a backend keeps for good it has after this
+        before = _held_here()
+        if self.connections_vary:
+            before = (Counter(dict.fromkeys(before[0], 1 << 30)), *before[1:])
+        for step in (list, next, abandon, fail, OrderedIterator.start, OrderedIterator.close):
+            use(step)
+        wait_until(lambda: _nothing_more_than(before), "nothing is left behind")
+
+
+def _double(number: int) -> int:
+    return 2 * number

@@ -1,0 +1,97 @@
+"""Fixtures for every test: nothing may be left behind."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import settings
+
+pytest.register_assert_rewrite("ordmap.testing")
+
+settings.register_profile("ordmap", deadline=None, print_blob=True)
+settings.load_profile("ordmap")
+
+
+#: Part of the name of every semaphore that these tests make; other programs of the machine make theirs.
+_SHARED = f"ordmap-test-{os.getpid()}"
+multiprocessing.current_process()._config["semprefix"] = f"/{_SHARED}"
+
+
+def _is_the_standard_library_s(process: psutil.Process) -> bool:
+    """Whether this is multiprocessing's resource tracker, which lives as long as the program (see the table)."""
+    try:
+        return "resource_tracker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _held() -> dict[str, set[object]]:
+    descriptors: set[object] = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            descriptors.add((name, os.readlink(f"/proc/self/fd/{name}")))
+        except OSError:
+            continue
+    return {
+        "processes": {p for p in psutil.Process().children(recursive=True) if not _is_the_standard_library_s(p)},
+        "threads": set(threading.enumerate()),
+        "descriptors": descriptors,
+        "shared memory": {name for name in os.listdir("/dev/shm") if _SHARED in name},
+        "temporary files": set(os.listdir(tempfile.gettempdir())),
+    }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder_of_its_own(tmp_path_factory):
+    """Have this run's temporary files where nobody else makes any."""
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest):
+    """Fail a test that leaves a process, thread, descriptor, shared memory or temporary file of ours."""
+    if request.node.get_closest_marker("others_workers"):
+        yield  # a borrowed executor of another maker opens and closes things of its own as it likes
+        return
+    before = _held()
+    yield
+    give_up = time.monotonic() + 10
+    while True:
+        gc.collect()
+        left = {kind: things - before[kind] for kind, things in _held().items()}
+        left["descriptors"] = {d for d in left["descriptors"] if not _is_the_tracker_s(d)}
+        if not any(left.values()):
+            return
+        if time.monotonic() > give_up:
+            pytest.fail(f"left behind: { {kind: things for kind, things in left.items() if things} }")
+        time.sleep(0.01)
+
+
+def _is_the_tracker_s(descriptor: object) -> bool:
+    from multiprocessing import resource_tracker
+
+    return descriptor[0] == str(resource_tracker._resource_tracker._fd)
+
+
+@pytest.fixture
+def script(tmp_path: Path):
+    """Write a script of a user's, who has ordmap installed and nothing else of ours."""
+
+    def write(text: str, name: str = "script.py") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,88 @@
+"""The contract, for every backend in the registry and for executors of other makers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from ordmap import FromExecutor
+from ordmap.backends import BACKENDS, resolve
+from ordmap.backends.promises import PROMISES
+from ordmap.testing import BackendContract
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+class TestByName(BackendContract):
+    @pytest.fixture
+    def backend(self, name):
+        return resolve(name, 0 if name == "serial" else 2)
+
+
+class TestWarmProcesses(BackendContract):
+    """A pool that is held open by ``with``, so that no dataset but the first is inherited."""
+
+    @pytest.fixture
+    def backend(self):
+        with resolve("processes", 2) as pool:
+            yield pool
+
+
+class TestThreadPoolExecutor(BackendContract):
+    @pytest.fixture
+    def backend(self):
+        with ThreadPoolExecutor(2) as executor:
+            yield executor
+
+    @pytest.fixture
+    def grade(self, resolved):
+        # An executor's row speaks of processes; no thread can die alone.
+        return {**resolved.promises, "worker death": resolve("threads", 2).promises["worker death"]}.__getitem__
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+class TestProcessPoolExecutor(BackendContract):
+    @pytest.fixture
+    def backend(self, method):
+        with ProcessPoolExecutor(2, mp_context=get_context(method)) as executor:
+            yield executor
+
+
+@pytest.mark.others_workers
+class TestLoky(BackendContract):
+    @pytest.fixture
+    def backend(self):
+        loky = pytest.importorskip("loky")
+        executor = loky.ProcessPoolExecutor(2)
+        yield executor
+        executor.shutdown(kill_workers=True)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+@pytest.mark.others_workers
+class TestDask(BackendContract):
+    """A cluster of separate processes, by way of its executor: the first way past one machine."""
+
+    connections_vary = True
+
+    @pytest.fixture
+    def backend(self, cluster):
+        return FromExecutor(cluster.get_executor(), 2)
+
+
+def test_every_backend_has_a_whole_row():
+    for name in BACKENDS:
+        backend = resolve(name, None)
+        assert backend.name == name
+        assert list(backend.promises) == list(PROMISES)
+        assert all(grade.how or grade.word == "kept" for grade in backend.promises.values())

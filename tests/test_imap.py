@@ -1,0 +1,230 @@
+"""The calls: what they refuse, each with a message that says what to write instead, and before anything starts."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy
+import pytest
+
+import ordmap
+import ordmap.testing
+from ordmap import FromExecutor, Processes, Serial, Spawn, Threads, ordered_imap, ordered_map
+
+
+class OnlyItems:
+    def __getitem__(self, index):
+        return index
+
+
+class OnlyLength:
+    def __len__(self):
+        return 3
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ordered_imap(iter([1])), TypeError, r"no __getitem__ and no __len__: .*ordered_map\(fn, iterable\)"),
+        (lambda: ordered_imap(n for n in "ab"), TypeError, r"generator has no .*ordered_map\(fn, iterable\)"),
+        (lambda: ordered_imap(OnlyItems()), TypeError, "OnlyItems has no __len__"),
+        (lambda: ordered_imap(OnlyLength()), TypeError, "OnlyLength has no __getitem__"),
+        (lambda: ordered_imap(7), TypeError, "int has no __getitem__"),
+        (lambda: ordered_imap(list), TypeError, "is the class list: write an instance"),
+        (lambda: ordered_imap({"a": 1}), TypeError, r"a dict is not had by index .* write list\(…\) around it"),
+        (lambda: ordered_imap("abc", prefetch=0), ValueError, "prefetch=0: it must be at least 1"),
+        (lambda: ordered_imap("abc", prefetch=2.5), TypeError, "prefetch must be a whole number or None, not 2.5"),
+        (lambda: ordered_imap("abc", workers=-1), ValueError, "workers=-1: it must be at least 0; workers=None uses"),
+        (lambda: ordered_imap("abc", workers="2"), TypeError, "workers must be a whole number or None, not '2'"),
+        (lambda: ordered_imap("abc", workers=True), TypeError, "workers must be a whole number or None, not True"),
+        (lambda: ordered_imap("abc", chunksize=0), ValueError, "chunksize=0: it must be at least 1"),
+        (lambda: ordered_imap("abc", prefetch=3, chunksize=4), ValueError, "does not fit into prefetch=3: write"),
+        (lambda: ordered_imap("abc", epochs=-1), ValueError, "epochs=-1: it must be at least 0; epochs=None cycles"),
+        (lambda: ordered_imap("abc", epochs=1.5), TypeError, "epochs must be a whole number or None"),
+        (lambda: ordered_imap("", epochs=None), ValueError, "the dataset is empty, and with epochs=None"),
+        (lambda: ordered_imap("abc", epochs=None, indices=[]), ValueError, "there are no indices, and with epochs=No"),
+        (lambda: ordered_imap("abc", backend="thread"), ValueError, "no backend 'thread': use one of 'serial', 'thr"),
+        (lambda: ordered_imap("abc", backend=3), TypeError, "backend must be a name, a concurrent.futures.Executor"),
+        (lambda: ordered_imap("abc", backend=Threads), TypeError, r"the class Threads: write .*backend=Threads\(\)"),
+        (lambda: ordered_imap("abc", 0, backend="threads"), ValueError, "backend='threads' can't: leave one of them"),
+        (lambda: ordered_imap("abc", 0, backend=Threads(2)), ValueError, "workers=0, but the backend given has 2"),
+        (lambda: ordered_imap("abc", 3, backend=Processes(2)), ValueError, "workers=3, but the backend given has 2"),
+        (lambda: ordered_imap("abc", indices=[0, 3]), IndexError, "index 3 is out of range: the dataset has 3 items"),
+        (lambda: ordered_imap("abc", indices=range(5)), IndexError, "index 4 is out of range"),
+        (lambda: ordered_imap("abc", indices=range(2, -2, -1)), IndexError, "index -1 is negative: .* = 2"),
+        (lambda: ordered_imap("abc", indices=[-1]), IndexError, "index -1 is negative"),
+        (lambda: ordered_imap("abc", indices=numpy.array([0, 3])), IndexError, "index 3 is out of range"),
+        (lambda: ordered_imap("abc", indices=[0.5]), TypeError, "an index must be an integer, not 0.5"),
+        (lambda: ordered_imap("abc", indices="012"), TypeError, "indices must be integers, not '012'"),
+        (lambda: ordered_imap("abc", indices=3), TypeError, "an iterable of integers, or a function from the epoch"),
+        (lambda: ordered_imap("abc", indices=iter([1]), epochs=2), ValueError, "can be gone through once only"),
+        (lambda: ordered_map([1], abs), TypeError, r"can't be called: write ordered_map\(fn, iterable\)"),
+        (lambda: ordered_map(abs), TypeError, "something to map over"),
+        (lambda: ordered_map(abs, 3), TypeError, "can't iterate over 3"),
+        (lambda: Threads(0), ValueError, "workers=0: a pool has at least 1"),
+        (lambda: Processes(2.0), TypeError, "workers must be a whole number or None"),
+        (lambda: FromExecutor(3), TypeError, "needs a concurrent.futures.Executor"),
+    ],
+)
+def test_refuses(call, error, message):
+    threads = threading.active_count()
+    with pytest.raises(error, match=message):
+        call()
+    assert threading.active_count() == threads
+
+
+def test_workers_none_is_what_this_process_may_use():
+    from ordmap.cores import usable_cores
+
+    assert 1 <= usable_cores() <= 4096
+    assert Threads().workers == usable_cores()
+    assert Processes(None).workers == usable_cores()
+
+
+def test_workers_zero_is_serial():
+    iterator = ordered_imap([threading.current_thread().name], 0)
+    assert iterator._settings.backend.name == "serial"
+
+
+def test_serial_takes_any_workers_and_prefetch_for_debugging():
+    here = []
+    assert list(ordered_map(lambda _: here.append(threading.current_thread()), "abc", workers=4, prefetch=16,
+                            backend="serial")) == [None] * 3  # fmt: skip
+    assert set(here) == {threading.current_thread()}
+
+
+def test_a_borrowed_executor_is_sized_by_itself_or_by_the_call():
+    with ThreadPoolExecutor(3) as executor:
+        assert FromExecutor(executor).workers == 3
+        assert FromExecutor(executor, 7).workers == 7
+        assert list(ordered_imap("abc", 7, backend=executor)) == ["a", "b", "c"]
+        assert executor.submit(int).result() == 0  # it is not shut down
+
+
+def test_numpy_datasets_and_indices():
+    dataset = numpy.arange(12).reshape(4, 3)
+    found = list(ordered_imap(dataset, 2, backend="threads", indices=numpy.array([3, 1])))
+    assert numpy.array_equal(found, dataset[[3, 1]])
+
+
+def test_asking_for_more_from_inside_an_item_is_refused():
+    iterator = ordered_map(lambda _: next(iterator), "ab", backend="serial")
+    with pytest.raises(ValueError, match="is computing already"):
+        next(iterator)
+
+
+def test_an_infinite_iterator_has_no_len_but_is_true():
+    iterator = ordered_imap("abc", epochs=None)
+    with pytest.raises(TypeError, match="not known"):
+        len(iterator)
+    assert iterator
+    assert iterator.__length_hint__() is NotImplemented
+    assert not len(ordered_imap("abc", epochs=0))
+    assert ordered_imap("abc", epochs=0)
+
+
+@pytest.mark.parametrize("make", [Threads, Processes, Spawn])
+def test_an_initializer_runs_once_a_worker_and_its_failure_is_one_clear_error(make, tmp_path):
+    log = tmp_path / "log"
+    log.touch()
+
+    def begin(word):
+        with log.open("a") as file:
+            file.write(word)
+
+    with make(2, initializer=begin, initargs=("x",)) as pool:
+        for _ in range(2):
+            assert list(ordered_imap(range(50), backend=pool, chunksize=1)) == list(range(50))
+    assert log.read_text() in {"x", "xx"}
+
+    def fail():
+        raise RuntimeError("no database")
+
+    with pytest.raises(ordmap.WorkerDiedError, match="initializer failed .* RuntimeError: no database"):
+        list(ordered_imap("abc", backend=make(2, initializer=fail)))
+
+
+@pytest.mark.parametrize("make", [Processes, Spawn])
+def test_a_static_dataset_reaches_a_worker_once_for_all_runs(make):
+    class Counting(list):
+        pickled = 0
+
+        def __reduce__(self):
+            Counting.pickled += 1
+            return (list, (list(self),))
+
+    dataset = Counting([1, 2, 3])
+    with make(2, static_dataset=True) as pool:
+        for _ in range(4):
+            assert list(ordered_imap(dataset, backend=pool)) == [1, 2, 3]
+    assert Counting.pickled <= 1
+
+
+def test_a_dataset_that_cannot_be_pickled():
+    dataset = [threading.Lock(), 2]
+    assert len(list(ordered_map(lambda i: bool(dataset[i]), range(2), workers=2, backend="processes"))) == 2
+    with Processes(2) as pool:  # warm workers are forked again
+        assert list(ordered_imap([1, 2], backend=pool)) == [1, 2]
+        assert list(ordered_map(lambda i: i + bool(dataset), range(2), backend=pool)) == [1, 2]
+    with pytest.raises(ordmap.BackendUnavailableError, match="list can't be pickled.*backend='processes'"):
+        list(ordered_imap(dataset, 2, backend="spawn"))
+
+
+@pytest.mark.parametrize("backend", ["threads", "processes", "spawn"])
+def test_an_input_that_cannot_be_pickled_costs_its_own_item(backend):
+    found = ordmap.testing.outcomes(
+        ordered_map(lambda x: type(x).__name__, [1, threading.Lock(), "x"], workers=2, backend=backend)
+    )
+    assert (found[0], found[2]) == ("int", "str")
+    if backend != "threads":
+        assert type(found[1]) is ordmap.RemoteError
+        assert "input can't be pickled" in str(found[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
+def test_fork_is_left_alone_where_a_library_does_not_survive_it(monkeypatch):
+    from ordmap.backends import processes
+
+    monkeypatch.setitem(sys.modules, "jax", sys)
+    monkeypatch.setattr(processes, "_told_of_spawn", False)
+    with pytest.warns(RuntimeWarning, match="jax is in use and does not survive a fork"):
+        assert list(ordered_imap("ab", 1)) == ["a", "b"]
+    assert list(ordered_imap("ab", 1)) == ["a", "b"]  # said once
+
+
+def test_the_backend_names_make_what_they_say():
+    for make, name in ((Serial, "serial"), (Threads, "threads"), (Processes, "processes"), (Spawn, "spawn")):
+        assert make().name == name
+
+
+def test_no_cycle_keeps_an_error_or_a_result_alive():
+    import gc
+    import weakref
+
+    class Big:
+        pass
+
+    def work(index):
+        big = Big()
+        seen.append(weakref.ref(big))
+        if index:
+            raise ValueError(index)
+        return big
+
+    seen = []
+    gc.collect()
+    gc.disable()
+    try:
+        iterator = ordered_map(work, range(2), backend="serial")
+        next(iterator)
+        assert seen[0]() is None
+        try:
+            next(iterator)
+        except ValueError:
+            pass
+        assert seen[1]() is None
+        iterator.close()
+    finally:
+        gc.enable()

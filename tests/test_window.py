@@ -1,0 +1,263 @@
+"""The window, over a backend whose answers the test gives by hand: order, bound, and every way out, without a sleep."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import pytest
+
+from ordmap.backends import Job
+from ordmap.indices import Arguments, Chunk, Indices
+from ordmap.outcome import Answer, Raised
+from ordmap.pace import PATIENCE, Pace
+from ordmap.window import Window
+
+
+class ByHand:
+    """A run whose answers the test gives."""
+
+    def __init__(self):
+        self.submitted: dict[int, Chunk] = {}
+        self.answers: list[tuple[int, Answer]] = []
+        self.log: list[int] = []
+        self.on_wait = lambda: pytest.fail("the window waits, and nobody would ever answer")
+        self.closed = False
+
+    def submit(self, ticket, chunk):
+        assert ticket not in self.submitted
+        self.submitted[ticket] = chunk
+        self.log.append(ticket)
+
+    def answer(self, ticket, outcomes=None, *, elapsed=1.0, nbytes=10):
+        chunk = self.submitted.pop(ticket)
+        results = [f"r{key}" for key in chunk.keys] if outcomes is None else outcomes
+        self.answers.append((ticket, Answer(results, elapsed, nbytes, "hand")))
+
+    def collect(self, *, wait):
+        if wait and not self.answers:
+            self.on_wait()
+        answers, self.answers = self.answers, []
+        return answers
+
+    def wake(self):
+        pass
+
+    def close(self):
+        self.closed = True
+
+
+class One(Window):
+    """The window, asked for one outcome at a time, as a loop does."""
+
+    def one(self):
+        if not self._given:
+            given = self.take()
+            if type(given) is not list:
+                return given
+        return self._given.pop()
+
+
+def make(length=10, *, prefetch=None, chunksize=1, workers=2, epochs=1, source=None):
+    run = ByHand()
+    source = source or Indices(range(length), epochs)
+    return run, One(source, run, Pace(workers, prefetch, chunksize))
+
+
+def test_submits_exactly_the_window_and_waits_for_the_oldest_alone():
+    run, window = make(prefetch=3)
+    window.fill()
+    assert run.log == [0, 1, 2]
+    run.answer(2)
+    run.answer(1)
+    run.on_wait = lambda: run.answer(0)
+    assert window.one() == "r0"
+    assert run.log == [0, 1, 2]  # nothing more while the item is on its way out
+
+
+def test_the_bound_holds_while_it_waits():
+    run, window = make(prefetch=3)
+    seen = []
+
+    def on_wait():
+        seen.append(window.in_flight)
+        run.answer(min(run.submitted))
+
+    run.on_wait = on_wait
+    given = [window.one() for _ in range(10)]
+    assert given == [f"r{n}" for n in range(10)]
+    assert max(seen) == 3
+    assert window.most_in_flight == 3
+    assert window.one() is None
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_any_order_of_answers_gives_the_same_results(order):
+    run, window = make(4, prefetch=4)
+    window.fill()
+    left = list(order)
+    run.on_wait = lambda: run.answer(left.pop(0))
+    assert [window.one() for _ in range(4)] == ["r0", "r1", "r2", "r3"]
+
+
+def test_a_failure_fills_its_place():
+    run, window = make(3, prefetch=3)
+    window.fill()
+    error = ValueError()
+    run.answer(0)
+    run.answer(1, [Raised(error)])
+    run.answer(2)
+    assert window.one() == "r0"
+    item = window.one()
+    assert type(item) is Raised
+    assert (item.error, item.index, item.worker) == (error, 1, "hand")
+    assert window.one() == "r2"
+
+
+def test_chunks_keep_to_the_bound_and_the_end():
+    run, window = make(10, prefetch=7, chunksize=3)
+    window.fill()
+    assert [len(chunk) for chunk in run.submitted.values()] == [3, 3]
+    run.on_wait = lambda: run.answer(min(run.submitted))
+    assert [window.one() for _ in range(10)] == [f"r{n}" for n in range(10)]
+    assert run.log == [0, 3, 6, 9]
+    assert window.one() is None
+
+
+def test_chunks_grow_for_tiny_items_and_shrink_at_once():
+    pace = Pace(2, None, None)
+    sizes = []
+    for _ in range(12):
+        sizes.append(pace.chunk)
+        pace.learn(pace.chunk, pace.chunk * 1e-6, pace.chunk * 8)
+    assert sizes == [1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 256]
+    assert pace.width == 1024
+    pace.learn(256, 256 * 0.001, 256 * 8)
+    assert pace.chunk == 1
+    pace = Pace(2, 64, None)
+    for _ in range(12):
+        pace.learn(pace.chunk, pace.chunk * 1e-6, pace.chunk * 8)
+    assert (pace.chunk, pace.width) == (16, 64)
+
+
+def test_a_window_that_nobody_set_holds_64_mb_at_most():
+    pace = Pace(2, None, None)
+    for _ in range(12):
+        pace.learn(pace.chunk, pace.chunk * 1e-6, pace.chunk * 8)
+    pace.learn(1, 0.001, 8_000_000)
+    assert pace.width == 8
+    pace.learn(1, 0.001, 600_000_000)
+    assert pace.width == 4  # two a worker, whatever they are
+
+
+def test_what_is_handed_back_goes_out_again_in_its_place():
+    run, window = make(8, prefetch=8, chunksize=4)
+    window.fill()
+    run.answer(4)
+    run.on_wait = lambda: run.answer(0, ["r0"])
+    assert window.one() == "r0"
+    assert sorted(run.submitted) == [1, 2, 3]
+    assert [list(chunk.keys) for _, chunk in sorted(run.submitted.items())] == [[1], [2], [3]]
+    for ticket in (3, 1, 2):
+        run.answer(ticket)
+    assert [window.one() for _ in range(7)] == [f"r{n}" for n in range(1, 8)]
+    assert window.one() is None
+
+
+def test_the_oldest_is_always_submitted_even_where_the_window_has_become_narrow():
+    run, window = make(2000, chunksize=None)
+    for _ in range(9):
+        window.fill()
+        for ticket in sorted(run.submitted):
+            run.answer(ticket, elapsed=len(run.submitted[ticket]) * 1e-6)
+        window.one()
+    window.fill()
+    first = window.delivered
+    for ticket in sorted(run.submitted):  # everything that is out comes back, all but the oldest of it huge
+        run.answer(ticket, nbytes=10**12)
+    given = 0
+    run.on_wait = lambda: run.answer(min(run.submitted), nbytes=10**12)
+    while (result := window.one()) is not None:
+        assert result == f"r{first + given}"
+        given += 1
+    assert first + given == 2000
+
+
+def test_a_source_that_raises_does_so_after_its_results():
+    def source():
+        yield 0
+        yield 1
+        raise OSError("broken")
+
+    run, window = make(prefetch=5, source=Arguments([source()], strict=False))
+    run.on_wait = lambda: run.answer(min(run.submitted))
+    assert window.one() == "r(0,)"
+    assert window.one() == "r(1,)"
+    with pytest.raises(OSError, match="broken"):
+        window.one()
+    assert window.one() is None
+
+
+def test_a_ready_head_goes_out_before_a_slow_source_is_pulled_again():
+    pulled = []
+
+    def source():
+        for n in range(4):
+            threading.Event().wait(0.001)
+            run.answers += [(t, Answer(["r"], 1.0, 1, "hand")) for t in list(run.submitted)]
+            run.submitted.clear()
+            pulled.append(n)
+            yield n
+
+    run, window = make(prefetch=4, source=Arguments([source()], strict=False))
+    assert window.one() == "r"
+    assert pulled == [0, 1]
+
+
+def test_wake_ends_a_take():
+    run, window = make(prefetch=2)
+    run.on_wait = window.wake
+    assert window.one() is None
+
+
+def test_close_lets_go_of_everything():
+    run, window = make(prefetch=4)
+    window.fill()
+    assert window.remaining() == 10
+    window.close()
+    assert (window.in_flight, window.one()) == (0, None)
+
+
+@pytest.mark.parametrize("bad", [[0, 1, 99, 2], [99, 0, 1, 2], [0, 1, 2, 99], [0, "x", 1, 2]])
+@pytest.mark.parametrize("chunksize", [1, 2, 4])
+def test_a_bad_index_is_alone_in_its_chunk(bad, chunksize):
+    run, window = make(prefetch=8, chunksize=chunksize, source=Indices(range(10), 1, iter(bad)))
+    run.on_wait = lambda: run.answer(min(run.submitted))
+    found = [window.one() for _ in range(4)]
+    assert window.one() is None
+    assert [x if type(x) is str else type(x.error) for x in found] == [
+        f"r{key}" if type(key) is int and key < 10 else (IndexError if type(key) is int else TypeError) for key in bad
+    ]
+
+
+def test_patience_is_for_adaptive_chunks_alone():
+    assert Pace(2, 8, 4).patience is None
+    assert Pace(2, 8, None).patience == PATIENCE
+    assert Job(abs, None).patience is None
+
+
+def test_what_is_given_out_as_a_list_counts_until_it_is_taken():
+    run, window = make(12, prefetch=8, chunksize=4)
+    window.fill()
+    run.answer(0)
+    given = window.take()
+    assert given == ["r3", "r2", "r1", "r0"]
+    lengths = []
+    while given:
+        lengths.append((window.in_flight, window.remaining(), window.delivered))
+        given.pop()
+    assert lengths == [(8, 12, 0), (7, 11, 1), (6, 10, 2), (5, 9, 3)]
+    assert run.log == [0, 4]
+    window.fill()
+    assert run.log == [0, 4, 8]
+    assert (window.in_flight, window.delivered) == (8, 4)
