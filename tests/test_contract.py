@@ -8,7 +8,7 @@ from multiprocessing import get_context
 import pytest
 
 from ordmap import FromExecutor
-from ordmap.backends import BACKENDS, resolve
+from ordmap.backends import BACKENDS, portable, resolve
 from ordmap.backends.promises import PROMISES
 from ordmap.testing import BackendContract
 
@@ -26,6 +26,24 @@ class TestWarmProcesses(BackendContract):
     @pytest.fixture
     def backend(self):
         with resolve("processes", 2) as pool:
+            yield pool
+
+
+@pytest.mark.parametrize("make", [portable.Processes, portable.Spawn])
+class TestPortable(BackendContract):
+    """The processes of systems that the engine doesn't know."""
+
+    @pytest.fixture
+    def backend(self, make):
+        return make(2)
+
+
+class TestWarmPortableProcesses(BackendContract):
+    """As for `TestWarmProcesses`."""
+
+    @pytest.fixture
+    def backend(self):
+        with portable.Processes(2) as pool:
             yield pool
 
 
@@ -81,8 +99,8 @@ class TestDask(BackendContract):
 
 
 def test_every_backend_has_a_whole_row():
-    for name in BACKENDS:
-        backend = resolve(name, None)
-        assert backend.name == name
+    backends = [resolve(name, None) for name in BACKENDS]
+    assert [backend.name for backend in backends] == list(BACKENDS)
+    for backend in [*backends, portable.Processes(), portable.Spawn()]:
         assert list(backend.promises) == list(PROMISES)
         assert all(grade.how or grade.word == "kept" for grade in backend.promises.values())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ordmap import Processes, WorkerDiedError, ordered_imap, ordered_map
+from ordmap import OrdmapError, Processes, WorkerDiedError, ordered_imap, ordered_map
 from ordmap.engine import available, channel
 from ordmap.engine.message import Order, packed_orders, unpacked_orders
 
@@ -620,8 +620,10 @@ def test_a_fork_of_the_whole_program_leaves_the_pool_to_the_caller():
                 with pytest.raises(Exception, match="fork"):
                     next(results)
                 results.close()
-                inner = list(ordered_imap(Items(10, lambda i: -i), backend=pool)) == [-i for i in range(10)]
+                with pytest.raises(OrdmapError, match="make a new one here"):
+                    next(ordered_imap(Items(10, lambda i: -i), backend=pool))
                 pool.close()
+                inner = list(ordered_imap(Items(10, lambda i: -i), 2)) == [-i for i in range(10)]
                 del results
                 gc.collect()
                 code = 0 if inner else 2

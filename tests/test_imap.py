@@ -62,7 +62,9 @@ class OnlyLength:
         (lambda: ordered_imap("abc", indices=iter([1]), epochs=2), ValueError, "can be gone through once only"),
         (lambda: ordered_map([1], abs), TypeError, r"can't be called: write ordered_map\(fn, iterable\)"),
         (lambda: ordered_map(abs), TypeError, "something to map over"),
-        (lambda: ordered_map(abs, 3), TypeError, "can't iterate over 3"),
+        (lambda: ordered_map(abs, 3), TypeError, "can't iterate over 3: write workers=3"),
+        (lambda: ordered_imap("abc", indices=[True, False]), TypeError, "not True: of a mask, give the positions"),
+        (lambda: ordered_imap("abc", indices={0, 1}), TypeError, r"a set has no order .* write sorted\(…\)"),
         (lambda: Threads(0), ValueError, "workers=0: a pool has at least 1"),
         (lambda: Processes(2.0), TypeError, "workers must be a whole number or None"),
         (lambda: FromExecutor(3), TypeError, "needs a concurrent.futures.Executor"),
@@ -185,13 +187,132 @@ def test_an_input_that_cannot_be_pickled_costs_its_own_item(backend):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 def test_fork_is_left_alone_where_a_library_does_not_survive_it(monkeypatch):
-    from ordmap.backends import processes
+    from ordmap.backends import forking
 
     monkeypatch.setitem(sys.modules, "jax", sys)
-    monkeypatch.setattr(processes, "_told_of_spawn", False)
+    monkeypatch.setattr(forking, "_told", False)
     with pytest.warns(RuntimeWarning, match="jax is in use and does not survive a fork"):
         assert list(ordered_imap("ab", 1)) == ["a", "b"]
     assert list(ordered_imap("ab", 1)) == ["a", "b"]  # said once
+
+
+@pytest.mark.parametrize("make", [Threads, Processes])
+def test_a_pool_is_not_for_a_fork_nor_for_its_own_items(make):
+    with make(2) as pool:
+        found = ordmap.testing.outcomes(
+            ordered_map(lambda i: list(ordered_imap(range(i), backend=pool)), range(3), backend=pool)
+        )
+    assert [type(error) for error in found] == [ordmap.OrdmapError] * 3
+    assert "make another" in str(found[0]) or "make a new one here" in str(found[0])
+
+
+@pytest.mark.parametrize("make", [Processes, Spawn, lambda n, **o: FromExecutor(ThreadPoolExecutor(n), **o)])
+def test_two_static_datasets_on_one_pool(make):
+    with make(2, static_dataset=True) as pool:
+        for _ in range(3):
+            both = zip(ordered_imap([1, 2, 3], backend=pool), ordered_imap("abc", backend=pool), strict=True)
+            assert list(both) == [(1, "a"), (2, "b"), (3, "c")]
+        executor = getattr(pool, "_executor", None)
+    if executor is not None:
+        executor.shutdown()
+
+
+def test_a_static_dataset_that_is_a_function_too_is_told_apart():
+    class Both(list):
+        def __call__(self, value):
+            return ("called", value)
+
+    both = Both([7])
+    with Processes(1, static_dataset=True) as pool:
+        assert list(ordered_imap(both, backend=pool)) == [7]
+        assert list(ordered_map(both, [1], backend=pool)) == [("called", 1)]
+
+
+def test_a_file_stays_its_owner_s(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text("a\nbb\n")
+    with path.open() as file:
+        assert list(ordered_map(len, file, workers=1, backend="threads")) == [2, 3]
+        assert file.seek(0) == 0
+
+
+def test_a_dataset_that_can_be_pickled_and_not_rebuilt():
+    class Fragile:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return index
+
+        def __setstate__(self, state):
+            raise FileNotFoundError("/w")
+
+        def __getstate__(self):
+            return {"a": 1}
+
+    with pytest.raises(ordmap.RemoteError, match="the dataset can't be rebuilt in worker .*FileNotFoundError: /w"):
+        list(ordered_imap(Fragile(), 1, backend="spawn"))
+
+
+def test_an_executor_that_breaks_off():
+    class Broken(ThreadPoolExecutor):
+        calls = 0
+
+        def submit(self, *args, **kwargs):
+            self.calls += 1
+            if self.calls > 2:
+                raise OSError("connection lost")
+            return super().submit(*args, **kwargs)
+
+    with Broken(1) as executor, pytest.raises(ordmap.BackendUnavailableError, match="OSError: connection lost"):
+        list(ordered_imap("abcdef", backend=executor))
+
+
+def test_ctrl_c_at_any_instant_leaves_nothing_locked():
+    import signal
+    import time
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            iterator = ordered_imap(range(100_000), 0)
+            found = []
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0005)
+                for x in iterator:
+                    found.append(x)
+            except KeyboardInterrupt:
+                pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            rest = ordmap.testing.outcomes(iterator)  # none, unless it struck outside of next(): never a hang
+            assert rest in ([], list(range(100_000 - len(rest), 100_000)))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_collected_in_the_middle_of_anything_it_is_closed_elsewhere():
+    import gc
+
+    closers = []
+
+    class Noting(Threads):
+        def _closed(self, run):
+            closers.append(threading.get_ident())
+            super()._closed(run)
+
+    iterator = ordered_imap(range(50), backend=Noting(1))
+    next(iterator)
+    cycle = [iterator]
+    cycle.append(cycle)
+    del iterator, cycle
+    gc.collect()
+    ordmap.testing.wait_until(lambda: closers, "it is closed")
+    assert closers[0] != threading.get_ident()
 
 
 def test_the_backend_names_make_what_they_say():

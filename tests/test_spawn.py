@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from ordmap import BackendUnavailableError, Processes, Spawn, WorkerDiedError, ordered_imap, ordered_map
+from ordmap import BackendUnavailableError, Processes, RemoteError, Spawn, WorkerDiedError, ordered_imap, ordered_map
 from ordmap.engine import available
 from test_engine import Items, children, gathered, nothing_left  # noqa: F401
 
@@ -71,7 +71,7 @@ def test_what_can_not_be_pickled_is_refused_and_what_can_not_be_unpickled_is_sai
             return int, ("x",)
 
     odd = Odd()
-    with pytest.raises(BackendUnavailableError, match="can't be unpickled.*invalid literal"):
+    with pytest.raises(RemoteError, match="the dataset can't be rebuilt in worker .*: ValueError: invalid literal"):
         list(ordered_imap(Items(5, lambda i: odd), 2, backend="spawn"))
 
 

@@ -8,9 +8,10 @@ import threading
 import pytest
 
 from ordmap.backends import Job
+from ordmap.errors import OrdmapError
 from ordmap.indices import Arguments, Chunk, Indices
 from ordmap.outcome import Answer, Raised
-from ordmap.pace import PATIENCE, Pace
+from ordmap.pace import PATIENCE, Budget, Pace
 from ordmap.window import Window
 
 
@@ -115,16 +116,76 @@ def test_a_failure_fills_its_place():
 
 
 def test_chunks_keep_to_the_bound_and_the_end():
-    run, window = make(10, prefetch=7, chunksize=3)
+    run, window = make(25, prefetch=13, chunksize=3)
     window.fill()
-    assert [len(chunk) for chunk in run.submitted.values()] == [3, 3]
+    assert [len(chunk) for chunk in run.submitted.values()] == [3, 3, 3, 3]
     run.on_wait = lambda: run.answer(min(run.submitted))
-    assert [window.one() for _ in range(10)] == [f"r{n}" for n in range(10)]
-    assert run.log == [0, 3, 6, 9]
+    assert [window.one() for _ in range(25)] == [f"r{n}" for n in range(25)]
+    assert run.log == list(range(0, 25, 3))
     assert window.one() is None
+    assert window.most_in_flight == 12
 
 
-def test_chunks_grow_for_tiny_items_and_shrink_at_once():
+def test_a_chunk_is_cut_short_to_fill_the_window_where_there_would_be_too_few():
+    run, window = make(20, prefetch=7, chunksize=5)
+    window.fill()
+    assert [len(chunk) for chunk in run.submitted.values()] == [5, 2]
+
+
+@pytest.mark.parametrize("prefetch", [None, Budget(1000)])
+def test_what_was_handed_back_goes_out_though_the_bound_has_shrunk_below_what_has_come(prefetch):
+    run, window = make(64, prefetch=prefetch, chunksize=None)
+
+    def grow():
+        run.answer(min(run.submitted), elapsed=1e-6, nbytes=1)
+
+    run.on_wait = grow
+    given = [window.one() for _ in range(20)]
+    window.fill()
+    first, *others = sorted(run.submitted)
+    assert len(run.submitted[first]) > 1
+    key = run.submitted[first].keys[0]
+    run.answer(first, [f"r{key}"])
+    for ticket in others:
+        run.answer(ticket, nbytes=10**9)
+    run.on_wait = lambda: run.answer(min(run.submitted)) if run.submitted else pytest.fail("nothing was submitted")
+    given += [window.one() for _ in range(44)]
+    assert given == [f"r{n}" for n in range(64)]
+
+
+def test_a_run_that_closes_while_a_chunk_is_on_its_way_to_it_ends_the_iterator_quietly():
+    run, window = make(prefetch=3)
+
+    def closing(ticket, chunk):
+        window.wake()  # as another thread does
+        raise OrdmapError("closed")
+
+    run.submit = closing
+    assert window.take() is None
+
+
+@pytest.mark.parametrize("handed_back", [1, 3, 30, 62])
+@pytest.mark.parametrize("prefetch", [64, 100])
+def test_the_bound_holds_when_chunks_are_handed_back(prefetch, handed_back):
+    run, window = make(1000, prefetch=prefetch, chunksize=None)
+    most = 0
+
+    def on_wait():
+        nonlocal most
+        most = max(most, sum(map(len, run.submitted.values())))
+        for ticket in sorted(run.submitted, reverse=True)[:2] + [min(run.submitted)]:
+            if ticket in run.submitted:
+                keys = list(run.submitted[ticket].keys)
+                done = max(1, len(keys) - handed_back)
+                run.answer(ticket, [f"r{key}" for key in keys[:done]], elapsed=done * 1e-5)
+
+    run.on_wait = on_wait
+    assert [window.one() for _ in range(1000)] == [f"r{n}" for n in range(1000)]
+    assert window.one() is None
+    assert max(most, window.most_in_flight) <= prefetch
+
+
+def test_chunks_grow_for_tiny_items_and_shrink_for_slow_ones():
     pace = Pace(2, None, None)
     sizes = []
     for _ in range(12):
@@ -132,7 +193,10 @@ def test_chunks_grow_for_tiny_items_and_shrink_at_once():
         pace.learn(pace.chunk, pace.chunk * 1e-6, pace.chunk * 8)
     assert sizes == [1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 256]
     assert pace.width == 1024
-    pace.learn(256, 256 * 0.001, 256 * 8)
+    pace.learn(1, 0.012, 8)  # one slow item in many: the rest was handed back
+    assert 32 <= pace.chunk < 256
+    for _ in range(3):
+        pace.learn(1, 1.0, 8)
     assert pace.chunk == 1
     pace = Pace(2, 64, None)
     for _ in range(12):
@@ -156,10 +220,8 @@ def test_what_is_handed_back_goes_out_again_in_its_place():
     run.answer(4)
     run.on_wait = lambda: run.answer(0, ["r0"])
     assert window.one() == "r0"
-    assert sorted(run.submitted) == [1, 2, 3]
-    assert [list(chunk.keys) for _, chunk in sorted(run.submitted.items())] == [[1], [2], [3]]
-    for ticket in (3, 1, 2):
-        run.answer(ticket)
+    assert {ticket: list(chunk.keys) for ticket, chunk in run.submitted.items()} == {1: [1, 2, 3]}
+    run.answer(1)
     assert [window.one() for _ in range(7)] == [f"r{n}" for n in range(1, 8)]
     assert window.one() is None
 

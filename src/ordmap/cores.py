@@ -18,7 +18,7 @@ def usable_cores() -> int:
 def _quotas() -> Iterator[float]:
     """Yield each limit in cores that a control group, or one above it, sets on this process (Linux)."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return
     for line in lines:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -119,7 +120,8 @@ def ordered_map(
         raise TypeError("ordered_map needs something to map over: write ordered_map(fn, iterable)")
     for iterable in iterables:
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
-            raise TypeError(f"ordered_map can't iterate over {iterable!r}")
+            hint = f": write workers={iterable}" if isinstance(iterable, int) else ""
+            raise TypeError(f"ordered_map can't iterate over {iterable!r}{hint}")
     return _iterator(_Starred(fn), fn, Arguments(iterables, strict=strict), workers, prefetch, backend, chunksize)
 
 
@@ -169,7 +171,9 @@ def _check_dataset(dataset: object) -> None:
         kind = type(dataset).__name__
         hint = "for an iterable write ordered_map(fn, iterable)" if hasattr(dataset, "__iter__") else "give it that"
         raise TypeError(f"a dataset has __getitem__ and __len__, and {kind} has no {' and no '.join(missing)}: {hint}")
-    if isinstance(dataset, dict | set | frozenset):
+    if hasattr(dataset, "iloc"):
+        raise TypeError("a pandas object is had by label: write ordered_map(df.iloc.__getitem__, range(len(df)))")
+    if isinstance(dataset, Mapping | AbstractSet):
         raise TypeError(f"a {type(dataset).__name__} is not had by index 0, 1, …: write list(…) around it")
 
 
@@ -182,11 +186,13 @@ def _check_order(indices: object, dataset: Dataset[Any], epochs: int | None) -> 
         )
     if isinstance(indices, str | bytes):
         raise TypeError(f"indices must be integers, not {indices!r}")
+    if isinstance(indices, Mapping | AbstractSet):
+        raise TypeError(f"a {type(indices).__name__} has no order that indices could give: write sorted(…) around it")
     if isinstance(indices, Sequence) or hasattr(indices, "__array__"):
         check_indices(indices, len(dataset))  # type: ignore[arg-type]
         if epochs is None and not len(indices):  # type: ignore[arg-type]
             raise ValueError("there are no indices, and with epochs=None that would go on for ever without an item")
-    elif epochs != 1 and iter(indices) is indices:  # type: ignore[call-overload]
+    elif epochs not in {0, 1} and iter(indices) is indices:  # type: ignore[call-overload]
         raise ValueError(
             "an iterator of indices can be gone through once only: for several epochs "
             "write a function, indices=lambda epoch: …, or leave epochs=1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,22 +29,20 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def rest(self, done: int) -> list[Chunk]:
-        """Return what is left after ``done`` items, in chunks of one."""
-        return [Chunk(self.keys[i : i + 1], self.indices[i : i + 1], self.epoch) for i in range(done, len(self))]
+    def rest(self, done: int, size: int) -> list[Chunk]:
+        """Return what is left after ``done`` items, in chunks of at most ``size``."""
+        starts = range(done, len(self), size)
+        return [Chunk(self.keys[i : i + size], self.indices[i : i + size], self.epoch) for i in starts]
 
 
 class Source(Protocol):
     """Where the window's items come from.
 
-    ``may_wait``: taking from it runs somebody's code, which may take its time, or wait for an earlier answer.
+    ``may_wait``: taking from it runs somebody's code, which may take its time, or wait for an earlier answer. Where it
+    doesn't, a pull that took long was only interrupted.
     """
 
     may_wait: bool
-
-    @property
-    def prompt(self) -> bool:
-        """Whether a pull waits for nothing and runs nobody's code: one that took long was only interrupted."""
 
     def take(self, most: int) -> Chunk | None:
         """Return the next chunk of 1 to ``most`` items, ``None`` at the end, or raise what the source raised."""
@@ -92,9 +90,7 @@ class _Puller:
         """Close the source where it can be closed, as a generator can."""
         self._error = None
         self._items = self._items.__class__(())
-        close = getattr(self._source, "close", None)
-        if close is not None:
-            close()
+        close_generator(self._source)
 
 
 class Indices:
@@ -114,10 +110,6 @@ class Indices:
         self._taken = 0  # of this epoch
         self.may_wait = not (indices is None or isinstance(indices, Sequence))
         self._order: range | _Puller | None = None
-
-    @property
-    def prompt(self) -> bool:
-        return isinstance(self._order, range)
 
     def take(self, most: int) -> Chunk | None:
         if self._length is None:
@@ -154,7 +146,11 @@ class Indices:
             self._order.close()
 
     def _open(self, length: int) -> range | _Puller:
-        order = self._indices(self._epoch) if callable(self._indices) else self._indices
+        order = self._indices
+        if callable(order):
+            order = order(self._epoch)
+            if not isinstance(order, Iterable):
+                raise TypeError(f"indices({self._epoch}) must be an iterable of integers, not {order!r}")
         if order is None:
             return range(length)
         if isinstance(order, range):
@@ -192,10 +188,6 @@ class Arguments:
         self._taken = 0
         self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
 
-    @property
-    def prompt(self) -> bool:
-        return False
-
     def take(self, most: int) -> Chunk | None:
         if self._puller is None:
             self._pulled = [iter(iterable) for iterable in self._iterables]
@@ -213,10 +205,16 @@ class Arguments:
 
     def close(self) -> None:
         self._puller = _Puller(())
-        for source in self._pulled:
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
+        self.may_wait = False
+        pulled, self._pulled = self._pulled, []
+        for source in pulled:
+            close_generator(source)
+
+
+def close_generator(source: object) -> None:
+    """Close a generator that is gone through no further; anything else, such as a file, is its owner's to close."""
+    if isinstance(source, Generator):
+        source.close()
 
 
 def check_indices(indices: Sequence[int], length: int) -> None:
@@ -227,6 +225,8 @@ def check_indices(indices: Sequence[int], length: int) -> None:
 
 
 def _checked(index: object, length: int) -> int:
+    if isinstance(index, bool) or type(index).__name__ in {"bool_", "bool"}:
+        raise TypeError(f"an index must be an integer, not {index!r}: of a mask, give the positions")
     try:
         number = operator.index(index)  # type: ignore[arg-type]
     except TypeError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import gc
 import os
 import threading
 import time
@@ -14,7 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 from ordmap.backends import Backend, Job, Run
 from ordmap.errors import OrdmapError
 from ordmap.indices import Source
-from ordmap.outcome import Raised, report
+from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
 from ordmap.window import Window
 
@@ -82,12 +84,19 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             return self._ready.pop()  # atomic, so it needs no lock
         except IndexError:
             pass
-        outcome = self._next()
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
+        outcome = self._alone(self._next)
         if type(outcome) is Raised:
+            error = report(outcome, self, backend=self._settings.backend.name)
+            context = error.__context__
             try:
-                raise report(outcome, backend=self._settings.backend.name)
+                raise error
             finally:
-                del outcome  # else the exception and this frame would hold each other
+                # What the caller handles just now is not its context; and this frame and it must not hold each other.
+                set_relatives(error, context=context)
+                del outcome, error, context
         if outcome is _END:
             raise StopIteration
         result: T_co = outcome
@@ -95,15 +104,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
 
     def start(self) -> Self:
         """Begin now: start the workers and fill the window, without waiting for an item. Return the iterator."""
-        self._enter()
-        try:
-            if not self._closed:
-                self._opened().fill()
-        except BaseException as error:
-            self._fail(error)
-            raise
-        finally:
-            self._leave()
+        self._alone(lambda: None if self._closed else self._opened().fill())
         return self
 
     def close(self) -> None:
@@ -117,15 +118,11 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         if os.getpid() != self._process:
             return  # a forked child owns nothing of it
         window, release = self._window, self._release
-        if window is not None and release is not None:
+        if window is not None:
             window.wake()
+        if release is not None:
             release()
-            if self._lock.acquire(blocking=False):
-                try:
-                    window.close()
-                finally:
-                    self._lock.release()
-            # else the thread inside next() does it on its way out
+        self._let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -157,7 +154,11 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             waited=self._waited,
         )
 
-    def _enter(self) -> None:
+    def _alone(self, step: Callable[[], Any]) -> Any:
+        """Take a step that no other thread takes at the same time. What it raises ends the run: it is no item's error.
+
+        So does Ctrl-C, at any instant of it.
+        """
         me = threading.get_ident()
         if self._inside == me:
             raise ValueError("the iterator is computing already: an item, or a signal handler, can't ask it for more")
@@ -165,45 +166,49 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             raise OrdmapError(
                 f"this iterator belongs to process {self._process}, and this is a fork of it: make a new one here"
             )
-        self._lock.acquire()
-        self._inside = me
-
-    def _leave(self) -> None:
+        began = time.perf_counter()
         try:
-            if self._closed and self._window is not None:
-                self._window.close()
-        finally:
+            try:
+                with self._lock:
+                    self._inside = me
+                    try:
+                        return step()
+                    finally:
+                        self._inside = None
+            finally:
+                self._waited += time.perf_counter() - began
+                if self._closed:
+                    self._let_go()
+        except BaseException as error:
+            if isinstance(error, OrdmapError) and error.index is None and self._window is not None:
+                error.index = self._window.first_missing()
             self._inside = None
-            self._lock.release()
+            self.close()
+            raise
 
     def _next(self) -> Any:
         """Return the next outcome, or ``_END``; the only place where anything is waited for."""
-        self._enter()
-        began = time.perf_counter()
-        try:
-            while not self._closed:
-                with contextlib.suppress(IndexError):  # another thread may have been here, and may be there
-                    return self._ready.pop()
-                given = self._opened().take()
-                if given is None:
-                    self.close()
-                elif type(given) is list:
-                    self._ready = given
-                else:
-                    return given
-        except BaseException as error:
-            self._fail(error)
-            raise
-        finally:
-            self._waited += time.perf_counter() - began
-            self._leave()
+        while not self._closed:
+            with contextlib.suppress(IndexError):  # another thread may have been here, and may be there
+                return self._ready.pop()
+            given = self._opened().take()
+            if given is None:
+                self.close()
+            elif type(given) is list:
+                self._ready = given
+            else:
+                return given
         return _END
 
-    def _fail(self, error: BaseException) -> None:
-        """End the run, since what it raised is no item's error."""
-        if isinstance(error, OrdmapError) and error.index is None and self._window is not None:
-            error.index = self._window.first_missing()
-        self.close()
+    def _let_go(self) -> None:
+        """Have a closed window hold nothing, unless a thread is inside: then that does it on its way out."""
+        while self._closed and self._window is not None and not self._window.closed:
+            if not self._lock.acquire(blocking=False):
+                return
+            try:
+                self._window.close()
+            finally:
+                self._lock.release()
 
     def _opened(self) -> Window:
         """Return the window, beginning the run if this is the first time."""
@@ -214,8 +219,9 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self._release = release = weakref.finalize(self, _close_run, run, self._process)
             release.atexit = False  # pools end by themselves then, and in time
             self._window = Window(settings.source, run, pace)
-            if self._closed:  # meanwhile, from another thread or a signal handler, which saw no window to wake
+            if self._closed:  # meanwhile, from another thread or a signal handler, which found nothing yet to end
                 self._window.wake()
+                release()
         return self._window
 
     def _remaining(self) -> int | None:
@@ -225,5 +231,30 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
 
 
 def _close_run(run: Run, process: int) -> None:
-    if os.getpid() == process:
+    if os.getpid() != process:
+        return
+    if threading.get_ident() in _collecting:
+        # The garbage collector runs in any thread and in the middle of anything, so also while that thread holds a
+        # lock of an executor's, or of the threading module's: they are not to be called from there.
+        with contextlib.suppress(RuntimeError):  # the program ends, and its pools with it
+            _thread.start_new_thread(_close_in_thread, (run,))
+    else:
         run.close()
+
+
+def _close_in_thread(run: Run) -> None:
+    threading.Thread(target=run.close, name="ordmap-close", daemon=True).start()
+
+
+#: The threads that the garbage collector runs in at this moment.
+_collecting: set[int] = set()
+
+
+def _note_collection(phase: str, _: object) -> None:
+    if phase == "start":
+        _collecting.add(threading.get_ident())
+    else:
+        _collecting.discard(threading.get_ident())
+
+
+gc.callbacks.append(_note_collection)

@@ -12,13 +12,14 @@ failure.
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from types import EllipsisType, FunctionType
 from typing import Any, NamedTuple
 
 from ordmap.errors import OrdmapError, RemoteError
@@ -37,9 +38,6 @@ __all__ = [
     "report",
     "run_chunk",
 ]
-
-_NOTE = "ordmap: item "
-_TRACEBACK_NOTE = "ordmap: the traceback in the worker:\n"
 
 #: Raised by an item, each of these would end the caller's loop (or program) as if nothing had happened.
 _SILENT = (StopIteration, StopAsyncIteration, GeneratorExit, SystemExit, KeyboardInterrupt)
@@ -101,7 +99,7 @@ def run_chunk(compute: Callable[[Any], Any], keys: Iterable[Any], patience: floa
             outcomes.append(compute(key))
         except BaseException as error:
             # The frame of this loop is of no interest to the user.
-            error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ else None
+            error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
             outcomes.append(Raised(error))
         if clock() >= give_up:
             break
@@ -113,8 +111,11 @@ def approximate_nbytes(outcomes: Sequence[Any]) -> int:
     if not outcomes:
         return 0
     last = outcomes[-1]
-    size = getattr(last, "nbytes", None)
-    return len(outcomes) * (size if isinstance(size, int) else sys.getsizeof(last, 64))
+    try:
+        size = getattr(last, "nbytes", None)
+        return len(outcomes) * (size if isinstance(size, int) else sys.getsizeof(last, 64))
+    except Exception:  # the user's property
+        return len(outcomes) * 64
 
 
 # Between processes
@@ -219,7 +220,7 @@ def opened(outcome: Any) -> Any:
             return pickle.loads(outcome.data) if kind is Pickled else outcome.open()
         except Exception as error:
             failure = RemoteError(
-                f"the result can't be unpickled: {_one_line(error)}",
+                f"the result can't be unpickled: {one_line(error)}",
                 type_name=_type_name(error),
                 remote_message=_text(error),
             )
@@ -236,7 +237,7 @@ _WRAPPED: set[type] = {Raised, Pickled, PackedError}
 def _unpicklable_result(result: object, error: BaseException) -> RemoteError:
     kind = type(result)
     failure = RemoteError(
-        f"the result, a {kind.__module__}.{kind.__qualname__}, can't be pickled: {_one_line(error)}; "
+        f"the result, a {kind.__module__}.{kind.__qualname__}, can't be pickled: {one_line(error)}; "
         "return something that can, or use backend='threads'",
         type_name=_type_name(error),
         remote_message=_text(error),
@@ -276,8 +277,8 @@ def _pack_error(error: BaseException) -> PackedError:
     )
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception as fault:  # the user's __str__ or __repr__
-        text = f"{_type_name(error)} (its traceback can't be formatted: {_one_line(fault)})"
+    except BaseException as fault:  # the user's __str__ or __repr__
+        text = f"{_type_name(error)} (its traceback can't be formatted: {one_line(fault)})"
     return PackedError(links, text)
 
 
@@ -286,12 +287,30 @@ def _open_error(packed: PackedError) -> Raised:
     pending = list(zip(chain, packed.chain, strict=True))
     while pending:
         one, link = pending.pop()
-        one.__cause__ = None if link.cause is None else chain[link.cause]
-        one.__context__ = None if link.context is None else chain[link.context]
-        one.__suppress_context__ = link.suppress_context
+        set_relatives(
+            one,
+            cause=None if link.cause is None else chain[link.cause],
+            context=None if link.context is None else chain[link.context],
+        )
+        _suppress_context.__set__(one, link.suppress_context)
         # A group came with copies of its members, without their relatives.
         pending += [(member, packed.chain[n]) for member, n in zip(_members(one), link.members, strict=False)]
     return Raised(chain[0], packed.traceback)
+
+
+# The setters of BaseException itself: a class may let nobody set anything, as a frozen dataclass does.
+_cause = vars(BaseException)["__cause__"]
+_context = vars(BaseException)["__context__"]
+_suppress_context = vars(BaseException)["__suppress_context__"]
+
+
+def set_relatives(
+    error: BaseException, *, context: BaseException | None, cause: BaseException | EllipsisType | None = ...
+) -> None:
+    """Set the context of an exception, and its cause unless that is left out, whatever its class makes of it."""
+    if cause is not ...:
+        _cause.__set__(error, cause)
+    _context.__set__(error, context)
 
 
 def _members(error: BaseException) -> tuple[BaseException, ...]:
@@ -305,13 +324,21 @@ def _pickled_exception(error: BaseException) -> bytes | None:
     has a constructor of its own. We leave that constructor out: it ran once already.
     """
     try:
-        reduced = error.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-        if isinstance(reduced, tuple) and reduced[0] is type(error) and isinstance(type(error).__init__, FunctionType):
-            args, state = (*reduced, None)[1:3]
-            return _serialise((_rebuilt, (type(error), args, state)))
+        kind = type(error)
+        if isinstance(kind.__init__, FunctionType) and not _reduces_itself(kind):
+            args, state = (*error.__reduce_ex__(pickle.HIGHEST_PROTOCOL), None)[1:3]
+            slots = {name: getattr(error, name) for name in copyreg._slotnames(kind) if hasattr(error, name)}  # type: ignore[attr-defined]
+            return _serialise((_rebuilt, (kind, args, {**slots, **(state or {})})))
         return _serialise((_itself, (error,)))
     except Exception:
         return None
+
+
+def _reduces_itself(kind: type[BaseException]) -> bool:
+    """Whether a class of somebody's own says how it is pickled."""
+    own = (base for base in kind.__mro__ if base.__module__ != "builtins")
+    says = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"}
+    return kind in copyreg.dispatch_table or any(not says.isdisjoint(vars(base)) for base in own)
 
 
 def _unpickled_exception(link: _Link, text: str) -> BaseException:
@@ -335,26 +362,41 @@ def _itself(error: BaseException) -> BaseException:
     return error
 
 
-def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any] | None) -> BaseException:
+def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
     """Build an exception without its class's own constructor: only that of the builtin exception under it."""
-    builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    builtin: type[BaseException] = kind
+    while builtin.__module__ != "builtins":
+        builtin = builtin.__base__  # type: ignore[assignment]  # the one whose layout it has
     error: BaseException = builtin.__new__(kind, *args)
     vars(builtin).get("__init__", BaseException.__init__)(error, *args)
-    if state:
-        error.__setstate__(state)
+    for name, value in state.items():
+        try:
+            BaseException.__setattr__(error, name, value)  # also where the class lets nobody set anything
+        except AttributeError:
+            vars(error)[name] = value
     return error
 
 
 # Where it is delivered
 
 
-def report(raised: Raised, *, backend: str, attempt: int = 1) -> BaseException:
+class _Note(str):
+    """A note of ours. ``source`` is who added it: one exception may be raised by many items of one iterator."""
+
+    __slots__ = ("source",)
+    source: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+
+def report(raised: Raised, source: object, *, backend: str, attempt: int = 1) -> BaseException:
     """Return the exception to raise for a failed item, once: the user's own with notes, or a `RemoteError`."""
     error, index = raised.hand_over(), raised.index
-    if isinstance(error, _SILENT) or (type(error).__module__, type(error).__name__) in _CANCELLED:
+    if _would_end_the_loop(error):
         text = raised.traceback or "".join(traceback.format_exception(error))
         stand_in = RemoteError(
-            f"item {index} raised {_one_line(error)}, which would have ended the loop",
+            f"item {index} raised {one_line(error)}, which would have ended the loop",
             type_name=_type_name(error),
             remote_message=_text(error),
             remote_traceback=text,
@@ -363,14 +405,29 @@ def report(raised: Raised, *, backend: str, attempt: int = 1) -> BaseException:
         error = stand_in
     if isinstance(error, OrdmapError) and error.index is None:
         error.index = index
-    notes = getattr(error, "__notes__", None)
-    if notes:  # one exception object raised by many items must not gather the notes of all
-        notes[:] = [note for note in notes if not str(note).startswith((_NOTE, _TRACEBACK_NOTE))]
     where = f"epoch {raised.epoch}, backend {backend!r}, worker {raised.worker}, attempt {attempt}"
-    error.add_note(f"{_NOTE}{index}, {where}")
+    texts = [f"ordmap: item {index}, {where}"]
     if raised.traceback:
-        error.add_note(_TRACEBACK_NOTE + raised.traceback.rstrip())
+        texts.append("ordmap: the traceback in the worker:\n" + raised.traceback.rstrip())
+    _add_notes(error, texts, id(source))
     return error
+
+
+def _would_end_the_loop(error: BaseException) -> bool:
+    kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
+    return isinstance(error, _SILENT) or not kinds.isdisjoint(_CANCELLED)
+
+
+def _add_notes(error: BaseException, texts: Sequence[str], source: int) -> None:
+    """Add notes in place of those that the same source added before, without asking the exception's class."""
+    present = vars(error).get("__notes__", ())
+    notes = list(present) if isinstance(present, list | tuple) else [present]
+    notes = [note for note in notes if not (isinstance(note, _Note) and note.source == source)]
+    for text in texts:
+        note = _Note(text)
+        note.source = source
+        notes.append(note)
+    vars(error)["__notes__"] = notes
 
 
 def _type_name(error: BaseException) -> str:
@@ -381,10 +438,11 @@ def _type_name(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as fault:  # the user's __str__
+    except BaseException as fault:  # the user's __str__
         return f"(its message can't be had: {type(fault).__name__})"
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return the class and text of an exception, as the last line of a traceback has them."""
     text = _text(error)
     return f"{_type_name(error)}: {text}" if text else _type_name(error)

@@ -58,6 +58,8 @@ class Pace:
             prefetch = None
         widest = prefetch or max(2 * workers, _WIDEST)
         self._largest_chunk = chunksize or max(1, widest // (2 * workers))
+        self.depth = 2 * workers  # chunks that are out at the same time, to have one ready for each worker
+        self._cost: float | None = None  # seconds an item, averaged over about two chunks
         self.width = prefetch or 2 * workers * self.chunk
 
     @property
@@ -90,9 +92,12 @@ class Pace:
         if items:
             self._largest = max(self._largest, nbytes / items)
         if items and self.adaptive:
-            by_time = int(_CHUNK_SECONDS * items / elapsed) if elapsed > 0 else self._largest_chunk
+            weight = items / (items + 2 * self.chunk)
+            last = elapsed / items
+            self._cost = last if self._cost is None else (1 - weight) * self._cost + weight * last
+            by_time = int(_CHUNK_SECONDS / self._cost) if self._cost > 0 else self._largest_chunk
             by_size = _CHUNK_BYTES * items // nbytes if nbytes else self._largest_chunk
-            # Growth is careful, for one quick item says little; a shrink is not.
+            # Growth is careful, for one quick item says little. What turns slow is handed back, whatever the size.
             self.chunk = max(1, min(by_time, by_size, 2 * self.chunk, self._largest_chunk))
         if items and self._given_width is None:
             fits = _WIDEST_BYTES * items // nbytes if nbytes else _WIDEST

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import json
 import multiprocessing
 import os
 import threading
@@ -23,12 +24,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ordmap import OrderedIterator, RemoteError, WorkerDiedError, ordered_imap, ordered_map
+from ordmap import OrderedIterator, OrdmapError, RemoteError, WorkerDiedError, ordered_imap, ordered_map
 from ordmap.backends import Backend, resolve
 from ordmap.backends.promises import Grade
 
@@ -118,6 +120,43 @@ class NeedsTwoError(Exception):
         super().__init__(f"code {code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+class ReducedError(Exception):
+    """An exception that says itself how it is pickled, as ``json.JSONDecodeError`` does."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+        self.pair = (first, second)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.pair
+
+
+class SlottedError(Exception):
+    """An exception that keeps a field where no ``__dict__`` has it."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        super().__init__("slotted")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """An exception that lets nobody set anything."""
+
+    code: int
+
+    def __str__(self) -> str:
+        return f"frozen {self.code}"
+
+
+class _Unmeasurable:
+    @property
+    def nbytes(self) -> int:
+        raise RuntimeError("not yet")
 
 
 class UnpicklableError(Exception):
@@ -340,6 +379,42 @@ class BackendContract:
         text = "".join(traceback.format_exception(error))
         assert "in work" in text
 
+    def test_an_exception_is_rebuilt_as_its_class_would_have_it(self, backend: Any) -> None:
+        def work(index: int) -> int:
+            if index == 0:
+                raise ReducedError(1, 2)
+            if index == 1:
+                raise SlottedError(7)
+            if index == 2:
+                raise FrozenError(9)
+            return len(json.loads("{bad"))
+
+        reduced, slotted, frozen, decode = outcomes(ordered_imap(_Plain(4, work), backend=backend))
+        assert (type(reduced), str(reduced), reduced.pair) == (ReducedError, "1 and 2", (1, 2))
+        assert (type(slotted), str(slotted), slotted.code) == (SlottedError, "slotted", 7)
+        assert (type(frozen), str(frozen), frozen.code) == (FrozenError, "frozen 9", 9)
+        assert (type(decode), decode.pos, decode.doc) == (json.JSONDecodeError, 1, "{bad")
+        assert all("ordmap: item" in error.__notes__[0] for error in (reduced, slotted, frozen, decode))
+
+    def test_what_the_caller_handles_is_not_the_context(self, backend: Any) -> None:
+        def work(index: int) -> None:
+            try:
+                raise KeyError("inner")
+            except KeyError:
+                raise ValueError(index)  # noqa: B904  its context is what this is about
+
+        iterator = ordered_imap(_Plain(1, work), backend=backend)
+        with pytest.raises(ValueError, match="0") as caught:
+            try:
+                raise RuntimeError("the caller's own")
+            except RuntimeError:
+                next(iterator)
+        assert type(caught.value.__context__) is KeyError
+
+    def test_a_result_may_refuse_to_tell_its_size(self, backend: Any) -> None:
+        found = list(ordered_imap(_Plain(2, lambda _: _Unmeasurable()), backend=backend))
+        assert len(found) == 2
+
     def test_an_exception_group_keeps_its_members(self, backend: Any) -> None:
         def work(index: int) -> int:
             try:
@@ -486,6 +561,39 @@ class BackendContract:
         ones = ordered_imap(_Plain(40, lambda index: ("one", index)), backend=resolved, prefetch=5)
         twos = ordered_imap(_Plain(40, lambda index: ("two", index)), backend=resolved, prefetch=5)
         assert list(zip(ones, twos, strict=True)) == [(("one", n), ("two", n)) for n in range(40)]
+
+    def test_a_pool_closed_under_an_iterator_ends_it_with_an_error(self, resolved: Any, journal: Journal) -> None:
+        if not hasattr(resolved, "_runs"):  # borrowed: it is its owner's to close; serial: there is nothing to close
+            return
+        iterator = ordered_imap(Recorded(journal, 100), backend=resolved, prefetch=4)
+        next(iterator)
+        resolved.close()
+        found = outcomes(iterator)
+        assert [type(error) for error in found[-1:]] == [OrdmapError]
+        assert "the pool was closed" in str(found[-1])
+        assert outcomes(iterator) == []
+
+        iterator = ordered_imap(Recorded(journal, 9, 1.0), backend=resolved, prefetch=4)
+        waiting: list[Any] = []
+        thread = threading.Thread(target=lambda: waiting.extend(outcomes(iterator)))
+        started = journal.count("start")
+        thread.start()
+        wait_until(lambda: journal.count("start") > started, "an item has started")
+        resolved.close()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        assert "the pool was closed" in str(waiting[-1])
+        assert list(ordered_imap("abc", backend=resolved)) == ["a", "b", "c"]  # it can be used again
+
+    def test_close_during_the_first_next_ends_it(self, backend: Any, journal: Journal) -> None:
+        for delay in (0.0, 0.001, 0.005, 0.02):
+            iterator = ordered_imap(Recorded(journal, 50, 0.01), backend=backend, prefetch=4)
+            closer = threading.Timer(delay, iterator.close)
+            closer.start()
+            found = outcomes(iterator)
+            closer.join()
+            assert found == [n * n for n in range(len(found))]
+            assert outcomes(iterator) == []
 
     def test_a_later_run_sees_the_dataset_as_it_is_then(self, resolved: Any) -> None:
         dataset = [1, 2, 3]

@@ -10,7 +10,7 @@
 A slot is a place in the order: a chunk of items, and their outcomes once they have come. `Window.take` fills the
 window, waits for the oldest slot alone, and gives out what it holds. An item that failed fills its place like any
 other. An item counts against the bound from its submission until it is given out, so the bound holds while `take`
-waits, too. What a worker hands back of a chunk stands in the order as slots of one item, not submitted yet.
+waits, too. What a worker hands back of a chunk stands in the order as smaller slots, not submitted yet.
 
 Results that need no opening are given out as a list, a whole chunk at once, which the iterator empties from its end;
 they count as in flight as long as they are in it.
@@ -24,6 +24,7 @@ from collections import deque
 from typing import Any
 
 from ordmap.backends import Run
+from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk, Source
 from ordmap.outcome import Answer, Raised, are_plain, opened
 from ordmap.pace import Pace
@@ -67,6 +68,7 @@ class Window:
         self._exhausted = False
         self._source_error: Exception | None = None
         self._woken = False
+        self.closed = False
         self._finished = 0  # items that have come and are not given out
         self._nbytes = 0.0  # about the bytes of these
         self._given: list[Any] = []  # the results that were given out last, emptied by the iterator
@@ -90,7 +92,7 @@ class Window:
         to_take = self._source.remaining()
         if to_take is None:
             return None
-        return to_take + self.in_flight + len(self._handed_back)
+        return to_take + self.in_flight + sum(len(slot.chunk) for slot in self._handed_back)
 
     def fill(self) -> None:
         """Submit as many items as there is room for; never waits for an answer."""
@@ -98,12 +100,11 @@ class Window:
             self._settle()
         self._submit_handed_back()
         pace = self._pace
-        while not self._exhausted and not self._woken:
-            room = self._room()
-            size = pace.chunk
-            if pace.budgeted:  # it moves with every answer: what there is of it is used
-                size = min(size, room)
-            if room < max(size, 1):
+        while not self._exhausted and not self._woken and not self._handed_back:
+            size = min(pace.chunk, self._room())
+            # A chunk is cut short only where there would be too few of them to keep the workers busy, and to fit into
+            # a budget, which moves with every answer.
+            if size < 1 or (size < pace.chunk and len(self._slots) >= pace.depth and not pace.budgeted):
                 break
             began = time.perf_counter()
             try:
@@ -113,7 +114,6 @@ class Window:
                 self._exhausted = True
                 self._source_error = error
                 break
-            slow = time.perf_counter() - began > _SLOW_PULL and not self._source.prompt
             if chunk is None:
                 self._exhausted = True
                 break
@@ -145,6 +145,7 @@ class Window:
             else:
                 slots.popleft()
                 slots.extendleft(reversed(head.rest))
+                self._submit_handed_back()  # what is the oldest now goes out, whatever the bound says
         if self._source_error is not None and not slots:
             error, self._source_error = self._source_error, None
             raise error
@@ -157,6 +158,7 @@ class Window:
 
     def close(self) -> None:
         """Let go of everything."""
+        self.closed = True
         self._exhausted = True
         self._slots.clear()
         self._awaited.clear()
@@ -174,7 +176,10 @@ class Window:
 
     def _submit_handed_back(self) -> None:
         waiting = self._handed_back
-        while waiting and (self._room() > 0 or waiting[0] is self._slots[0]):
+        while waiting:
+            # They were in flight before, so there is room for the oldest at the least, unless the bound has shrunk.
+            if len(waiting[0].chunk) > self._room() and waiting[0] is not self._slots[0]:
+                break
             self._submit(heapq.heappop(waiting))
 
     def _room(self) -> int:
@@ -195,7 +200,11 @@ class Window:
             self._finished += 1
         else:
             self._awaited[slot.position] = slot
-            self._run.submit(slot.position, slot.chunk)
+            try:
+                self._run.submit(slot.position, slot.chunk)
+            except OrdmapError:
+                if not self._woken:  # else the run was closed from another thread at this very moment
+                    raise
 
     def _collect(self, *, wait: bool) -> None:
         for position, answer in self._run.collect(wait=wait):
@@ -207,7 +216,9 @@ class Window:
             self._pace.learn(done, answer.elapsed, answer.nbytes)
             if done < len(slot.chunk):
                 self._counted -= len(slot.chunk) - done
-                slot.rest = [_Slot(position + done + i, part) for i, part in enumerate(slot.chunk.rest(done))]
+                size = self._pace.chunk
+                parts = enumerate(slot.chunk.rest(done, size))
+                slot.rest = [_Slot(position + done + i * size, part) for i, part in parts]
                 for part in slot.rest:
                     heapq.heappush(self._handed_back, part)
 

@@ -14,26 +14,24 @@ one that went so on that worker's account, for then another worker has taken tha
 
 from __future__ import annotations
 
-import _thread
-import contextlib
 import itertools
 import pickle
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Self
 
 from ordmap.backends import Job
-from ordmap.backends.pool import worker_count
+from ordmap.backends.pool import POOL_CLOSED, worker_count
 from ordmap.backends.promises import row, weaker
 from ordmap.backends.remote import Key, Payload, Reply, compute_chunk, hold, let_go, portable
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer
 
-__all__ = ["ExecutorRun", "FromExecutor", "Shipment", "cancel_all"]
+__all__ = ["ExecutorRun", "FromExecutor", "Shipment"]
 
 _THIS_PROCESS = uuid.uuid4().hex
 _numbers = itertools.count()
@@ -44,7 +42,8 @@ class Shipment:
     """A job on its way to workers: ready for those that share or inherit this memory, pickled for the others.
 
     It is pickled when it is made, for a run sees its dataset as it was then. ``shared``: all workers are threads of
-    this process, ``inherited``: all are still to be forked from it; neither needs it pickled.
+    this process, ``inherited``: all are still to be forked from it; neither needs it pickled, unless a worker turns up
+    that lacks it all the same. It is held until `discard` has been called as often as `keep`.
     """
 
     def __init__(self, job: Job, *, shared: bool = False, inherited: bool = False) -> None:
@@ -52,30 +51,50 @@ class Shipment:
         self.subject = job.subject
         self.shared = shared
         self.fault: Exception | None = None
+        self._compute = job.compute
         self._data: bytes | None = None
+        self._lock = threading.Lock()
+        self._keepers = 0
         if not shared and not inherited:
-            import cloudpickle  # heavy; threads and forked workers do without
-
-            try:
-                self._data = cloudpickle.dumps(job.compute, pickle.HIGHEST_PROTOCOL)
-            except Exception as error:
-                self.fault = error
+            self._pickle()
         hold(self.key, job.compute)
         _live.add(self.key)
 
+    def is_for(self, job: Job) -> bool:
+        """Whether this is that job, for a dataset that never changes."""
+        return self.subject is job.subject and type(self._compute) is type(job.compute)
+
     def payload(self) -> Payload:
         """Return what a worker that lacks the job is sent."""
-        if self._data is None:
-            raise BackendUnavailableError(
-                f"the {type(self.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "
-                f"{type(self.fault).__name__}: {self.fault}; use backend='processes' or backend='threads'"
-            ) from self.fault
-        return Payload(self._data, frozenset(_live))
+        with self._lock:
+            if self._data is None and self.fault is None:
+                self._pickle()
+            if self._data is not None:
+                return Payload(self._data, frozenset(_live.copy()))
+        raise BackendUnavailableError(
+            f"the {type(self.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "
+            f"{type(self.fault).__name__}: {self.fault}; use backend='processes' or backend='threads'"
+        ) from self.fault
+
+    def keep(self) -> Shipment:
+        """Hold the job once more."""
+        self._keepers += 1
+        return self
 
     def discard(self) -> None:
-        """Hold the job no longer."""
-        _live.discard(self.key)
-        let_go(self.key)
+        """Hold the job once less."""
+        self._keepers -= 1
+        if self._keepers <= 0:
+            _live.discard(self.key)
+            let_go(self.key)
+
+    def _pickle(self) -> None:
+        import cloudpickle  # heavy; threads and forked workers do without
+
+        try:
+            self._data = cloudpickle.dumps(self._compute, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            self.fault = error
 
 
 class ExecutorRun:
@@ -90,18 +109,15 @@ class ExecutorRun:
         executor: Executor,
         job: Job,
         shipment: Shipment,
-        *,
-        cancel: Callable[[list[Future[Reply]]], None],
         closed: Callable[[ExecutorRun], None] | None = None,
     ) -> None:
         self._executor = executor
         self._patience = job.patience
         self._shipment = shipment
-        self._cancel = cancel
         self._tell_closed = closed
         self._open = True
         self._sent: dict[int, Future[Reply]] = {}
-        self._done: SimpleQueue[tuple[int, Future[Reply]] | OrdmapError | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, Future[Reply]] | OrdmapError | str | None] = SimpleQueue()
         self._lock = threading.Lock()  # for the next
         self._payload_for: dict[str, int] = {}  # worker -> the task that was to bring it the job
 
@@ -115,12 +131,16 @@ class ExecutorRun:
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         answers: list[tuple[int, Answer]] = []
+        if not self._open and self._done.empty():
+            raise OrdmapError(POOL_CLOSED)
         while (wait and not answers) or not self._done.empty():
             done = self._done.get()
             if done is None:
                 break
             if isinstance(done, OrdmapError):
                 raise done
+            if isinstance(done, str):
+                raise OrdmapError(done)
             ticket, future = done
             del self._sent[ticket]
             answers.append((ticket, _answer(future)))
@@ -132,12 +152,21 @@ class ExecutorRun:
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._cancel(list(self._sent.values()))
+            self._cancel(self._sent.values())
+            self._done.put(POOL_CLOSED)
             if self._tell_closed is not None:
                 self._tell_closed(self)
 
+    def _cancel(self, futures: Iterable[Future[Reply]]) -> None:
+        if type(self._executor).__module__.partition(".")[0] == "distributed":
+            return  # whose futures, when cancelled, make its event loop log an exception each
+        for future in list(futures):
+            future.cancel()
+
     def _send(self, ticket: int, chunk: Chunk, payload_for: str | None = None) -> None:
         """Have the executor compute a chunk, and bring its job to a worker that lacks it."""
+        if not self._open:
+            raise OrdmapError(POOL_CLOSED)
         payload = self._shipment.payload() if payload_for is not None else None
         keys = chunk.keys if self._shipment.shared else portable(chunk.keys)
         task = next(_numbers)
@@ -148,11 +177,14 @@ class ExecutorRun:
             future = self._executor.submit(compute_chunk, self._shipment.key, task, payload, keys, self._patience)
         except BrokenExecutor as error:
             raise _died(error) from error
-        except RuntimeError as error:
-            raise BackendUnavailableError(f"the executor takes no more work: {error}") from error
+        except Exception as error:
+            raise BackendUnavailableError(
+                f"the executor takes no more work: {type(error).__name__}: {error}"
+            ) from error
         self._sent[ticket] = future
         if not self._open:
             self._cancel([future])
+        # The run is held by its futures, and may not hold the iterator.
         future.add_done_callback(lambda future: self._settled(ticket, chunk, task, future))
 
     def _settled(self, ticket: int, chunk: Chunk, task: int, future: Future[Reply]) -> None:
@@ -174,12 +206,6 @@ class ExecutorRun:
             self._send(ticket, chunk, reply.worker if in_vain else None)
         except OrdmapError as error:  # the caller is to have it, not this thread
             self._done.put(error)
-
-
-def cancel_all(futures: list[Future[Reply]]) -> None:
-    """Cancel each of these that has not begun."""
-    for future in futures:
-        future.cancel()
 
 
 def _answer(future: Future[Reply]) -> Answer:
@@ -229,37 +255,23 @@ class FromExecutor:
     def __init__(self, executor: Executor, workers: int | None = None, *, static_dataset: bool = False) -> None:
         if not isinstance(executor, Executor):
             raise TypeError(f"FromExecutor needs a concurrent.futures.Executor, not {executor!r}")
-        own = getattr(executor, "_max_workers", None)
-        self.workers = worker_count(own if workers is None and isinstance(own, int) else workers)
+        self.workers = worker_count(_size(executor) if workers is None else workers)
         self._executor = executor
         self._static = static_dataset
         self._kept: Shipment | None = None
 
     def open(self, job: Job) -> ExecutorRun:
         """Begin a run."""
-        shared = isinstance(self._executor, ThreadPoolExecutor)
-        kept = self._kept
-        if not self._static:
+        # Python 3.14's executor of interpreters derives from that of threads, and shares nothing.
+        shared = isinstance(self._executor, ThreadPoolExecutor) and "Interpreter" not in type(self._executor).__name__
+        shipment = self._kept
+        if shipment is None or not shipment.is_for(job):
             shipment = Shipment(job, shared=shared)
-            return ExecutorRun(self._executor, job, shipment, cancel=self._cancel, closed=lambda _: shipment.discard())
-        if kept is None or kept.subject is not job.subject:
-            if kept is not None:
-                kept.discard()
-            kept = self._kept = Shipment(job, shared=shared)
-        return ExecutorRun(self._executor, job, kept, cancel=self._cancel)
-
-    def _cancel(self, futures: list[Future[Reply]]) -> None:
-        """Cancel what has not begun, in a thread of its own.
-
-        A run may be closed by the garbage collector, in any thread and in the middle of anything, so also while that
-        thread holds a lock of the executor's; whatever that may be, it is not to be called from there.
-        """
-        if type(self._executor).__module__.partition(".")[0] == "distributed":
-            return  # whose futures, when cancelled, make its event loop log an exception each
-        futures = [future for future in futures if not future.done()]
-        if futures:
-            with contextlib.suppress(RuntimeError):  # the program ends, and its executors with it
-                _thread.start_new_thread(cancel_all, (futures,))
+            if self._static:
+                self.close()
+                self._kept = shipment.keep()
+        shipment.keep()
+        return ExecutorRun(self._executor, job, shipment, lambda _: shipment.discard())
 
     def close(self) -> None:
         """Forget a static dataset; the executor itself stays open."""
@@ -272,3 +284,12 @@ class FromExecutor:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _size(executor: Executor) -> int | None:
+    """Return how many items an executor computes at the same time, if it says so."""
+    size = getattr(executor, "_max_workers", None)
+    client = getattr(executor, "_client", None)
+    if size is None and client is not None and hasattr(client, "nthreads"):  # Dask's, whose workers are elsewhere
+        size = sum(client.nthreads().values())
+    return size if isinstance(size, int) and size > 0 else None

@@ -24,10 +24,11 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from typing import Any
 
 from ordmap.backends import Job, remote
-from ordmap.backends.executor import ExecutorRun, Shipment, cancel_all
+from ordmap.backends.executor import ExecutorRun, Shipment
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Pool
 from ordmap.backends.promises import row, weaker
+from ordmap.errors import BackendUnavailableError
 
 __all__ = ["Processes", "Spawn"]
 
@@ -64,7 +65,8 @@ class _Crew:
         if any(run.busy for run in (*self.runs, *self._abandoned)):
             # Until the manager has dropped the cancelled futures, a worker's death would end it with an exception: in
             # Python 3.11 it sets an error on every future it knows.
-            while self.executor._cancel_pending_futures and manager.is_alive():
+            here = manager is threading.current_thread()
+            while self.executor._cancel_pending_futures and manager.is_alive() and not here:
                 time.sleep(0.0005)
             self._kill(workers)
         if manager is not threading.current_thread():  # the garbage collector may run anywhere
@@ -129,14 +131,17 @@ class Processes(Pool):
 
     def _begin(self, job: Job) -> ExecutorRun:
         shipment = self._kept
-        if shipment is None or shipment.subject is not job.subject or self._crew is None:
+        if shipment is None or not shipment.is_for(job) or self._crew is None:
             shipment = self._ship(job)
+        shipment.keep()
         crew = self._crew
         if crew is None:
-            crew = self._crew = self._recruit()
-        run = ExecutorRun(
-            crew.executor, job, shipment, cancel=cancel_all, closed=lambda run: self._over(run, crew, shipment)
-        )
+            try:
+                crew = self._crew = self._recruit()
+            except BaseException:
+                shipment.discard()
+                raise
+        run = ExecutorRun(crew.executor, job, shipment, lambda run: self._over(run, crew, shipment))
         crew.runs.add(run)
         return run
 
@@ -152,7 +157,7 @@ class Processes(Pool):
         if self._static:
             if self._kept is not None:
                 self._kept.discard()
-            self._kept = shipment
+            self._kept = shipment.keep()
         return shipment
 
     def _recruit(self) -> _Crew:
@@ -163,15 +168,19 @@ class Processes(Pool):
             import cloudpickle  # what __main__ defines must go by value
 
             context = _SpawnContext()
-            initargs = (cloudpickle.dumps((self._initializer, self._initargs), pickle.HIGHEST_PROTOCOL),)
+            try:
+                initargs = (cloudpickle.dumps((self._initializer, self._initargs), pickle.HIGHEST_PROTOCOL),)
+            except Exception as error:
+                raise BackendUnavailableError(
+                    f"the initializer and its initargs can't be pickled for fresh interpreters: {error}"
+                ) from error
         return _Crew(
             ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker, initargs=initargs)
         )
 
     def _over(self, run: ExecutorRun, crew: _Crew, shipment: Shipment) -> None:
         with self._lock:
-            if shipment is not self._kept:
-                shipment.discard()
+            shipment.discard()
             crew.leave(run)
             if crew is not self._crew and not crew.runs:
                 crew.end()

@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import pickle
 import platform
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ordmap.backends.pool import initializer_failed
 from ordmap.errors import RemoteError
-from ordmap.outcome import Pickled, approximate_nbytes, are_atoms, pack, run_chunk
+from ordmap.outcome import Pickled, approximate_nbytes, are_atoms, one_line, pack, run_chunk
 
 __all__ = [
     "TRAVELLING",
@@ -105,7 +106,7 @@ def portable(keys: Sequence[Any]) -> Sequence[Any]:
         try:
             sent.append(Pickled(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL)))
         except Exception as error:
-            sent.append(_Unsendable(f"{type(error).__name__}: {error}"))
+            sent.append(_Unsendable(one_line(error)))
     return sent
 
 
@@ -116,6 +117,17 @@ def unpacked(key: Any) -> Any:
     if type(key) is _Unsendable:
         raise RemoteError(f"the input can't be pickled: {key.why}; use backend='threads'")
     return key
+
+
+def _rebuilt(data: bytes, worker: str) -> Callable[[Any], Any]:
+    try:
+        compute: Callable[[Any], Any] = pickle.loads(data)
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        raise RemoteError(
+            f"the dataset can't be rebuilt in worker {worker}: {one_line(error)}", remote_traceback=text
+        ) from None
+    return compute
 
 
 def compute_chunk(key: Key, task: int, payload: Payload | None, keys: Sequence[Any], patience: float | None) -> Reply:
@@ -133,7 +145,7 @@ def compute_chunk(key: Key, task: int, payload: Payload | None, keys: Sequence[A
             return Reply(None, 0.0, 0, worker)
         for other in [other for other in _held if other[0] == key[0] and other not in payload.live]:
             let_go(other)
-        entry = _held[key] = _Entry(pickle.loads(payload.data), None)
+        entry = _held[key] = _Entry(_rebuilt(payload.data, worker), None)
     compute = entry.compute
     if type(keys) is list and type(keys[0]) in TRAVELLING:
         outcomes, elapsed = run_chunk(lambda key: compute(unpacked(key)), keys, patience)

@@ -10,8 +10,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from ordmap.backends import Job
-from ordmap.backends.pool import Pool, initializer_failed
+from ordmap.backends.pool import POOL_CLOSED, Pool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
+from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer, approximate_nbytes, run_chunk
 
@@ -51,6 +52,8 @@ class Threads(Pool):
         self._crew: _Crew | None = None
 
     def _begin(self, job: Job) -> _ThreadsRun:
+        if self._crew is not None and self._crew.has(threading.current_thread()):
+            raise OrdmapError("an item can't use the pool that it runs in, which may wait for itself: make another")
         if self._crew is None:
             self._crew = _Crew(self.workers, self._initializer, self._initargs)
         return _ThreadsRun(job, self._crew.tasks, self._closed)
@@ -76,13 +79,16 @@ class _Crew:
         for thread in self._threads:
             thread.start()
 
+    def has(self, thread: threading.Thread) -> bool:
+        return thread in self._threads
+
     def leave(self) -> None:
         for _ in self._threads:
             self.tasks.put(None)
         patient_until = time.monotonic() + _LEAVE
         for thread in self._threads:
             while thread.is_alive() and thread not in self._busy and time.monotonic() < patient_until:
-                if thread is threading.current_thread():
+                if thread.ident == threading.get_ident():
                     break
                 thread.join(0.005)
 
@@ -103,7 +109,10 @@ def _work(
     while (task := tasks.get()) is not None:
         run, ticket, chunk = task
         busy.add(this)
-        run.work(ticket, chunk, fault, this.name)
+        try:
+            run.work(ticket, chunk, fault, this.name)
+        except BaseException as error:  # whatever it is, somebody waits for an answer
+            run.give_up(error)
         busy.discard(this)
         del task, run, chunk  # an idle thread keeps no dataset or result alive
 
@@ -121,7 +130,15 @@ class _ThreadsRun:
         self._tell_closed = closed
         self._open = True
 
+    def give_up(self, error: BaseException) -> None:
+        """Have the caller hear of a fault in a worker's thread."""
+        failure = OrdmapError(f"a worker failed outside of any item: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        self._answers.put(failure)
+
     def submit(self, ticket: int, chunk: Chunk) -> None:
+        if not self._open:
+            raise OrdmapError(POOL_CLOSED)
         self._tasks.put((self, ticket, chunk))
 
     def work(self, ticket: int, chunk: Chunk, fault: BaseException | None, worker: str) -> None:
@@ -131,12 +148,14 @@ class _ThreadsRun:
         if fault is not None:
             self._answers.put(initializer_failed(fault, worker))
             return
-        keys = takewhile(lambda _: self._open, chunk.keys)
+        keys = chunk.keys if self._job.patience is not None else takewhile(lambda _: self._open, chunk.keys)
         outcomes, elapsed = run_chunk(self._job.compute, keys, self._job.patience)
         self._answers.put((ticket, Answer(outcomes, elapsed, approximate_nbytes(outcomes), worker)))
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         answers: list[tuple[int, Answer]] = []
+        if not self._open and self._answers.empty():
+            raise OrdmapError(POOL_CLOSED)
         while (wait and not answers) or not self._answers.empty():
             answer = self._answers.get()
             if answer is None:
@@ -152,4 +171,5 @@ class _ThreadsRun:
     def close(self) -> None:
         if self._open:
             self._open = False
+            self._answers.put(OrdmapError(POOL_CLOSED))
             self._tell_closed(self)

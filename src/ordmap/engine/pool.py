@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ordmap.backends import Job
-from ordmap.backends.pool import initializer_failed
+from ordmap.backends.pool import POOL_CLOSED, initializer_failed
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.ending import end_workers, reap, said, uninterrupted
@@ -49,8 +49,8 @@ from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf
 from ordmap.engine.worker import Held
-from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
-from ordmap.outcome import Answer, Raised, opened
+from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError, WorkerDiedError
+from ordmap.outcome import Answer, Raised, one_line, opened
 
 __all__ = ["Crew", "Launch", "Worker"]
 
@@ -185,7 +185,8 @@ class Crew:
             if self._kept is None:
                 return None
             known, number = self._kept
-            if known.subject is not job.subject or known.patience != job.patience:
+            same = known.subject is job.subject and type(known.compute) is type(job.compute)
+            if not same or known.patience != job.patience:
                 return None
             return self._joined(number)
 
@@ -321,8 +322,11 @@ class Crew:
         return self.ended or self._fault is not None
 
     def _given(self, run: EngineRun) -> Sequence[tuple[int, Answer]]:
+        woken = run.woken
         answers = run.take()
-        if not answers and not run.closed:
+        if not answers and not woken:
+            if run.closed or self.ended:
+                raise OrdmapError(POOL_CLOSED)
             if run.fault is not None:
                 raise run.fault
             if self._fault is not None:
@@ -415,11 +419,10 @@ class Crew:
             return
         for run in self.runs:
             if run.number == number:
-                run.fault = BackendUnavailableError(
-                    f"the job can't be unpickled in worker {worker.name}: "
-                    f"{type(raised.error).__name__}: {raised.error}; use backend='processes' or backend='threads'"
+                run.fault = RemoteError(
+                    f"the dataset can't be rebuilt in worker {worker.name}: {one_line(raised.error)}",
+                    remote_traceback=raised.traceback,
                 )
-                run.fault.__cause__ = raised.error
 
     # Deaths
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ordmap.backends.pool import POOL_CLOSED
 from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer
@@ -32,6 +33,11 @@ class EngineRun:
         """Whether there is nothing yet for a waiting `collect` to return with."""
         return not (self._answers or self._woken or self.closed or self.fault is not None)
 
+    @property
+    def woken(self) -> bool:
+        """Whether the next `take` ends a wait, whatever it gives."""
+        return self._woken
+
     def give(self, ticket: int, answer: Answer) -> None:
         """Put in an answer."""
         self._answers.append((ticket, answer))
@@ -43,6 +49,8 @@ class EngineRun:
         return answers
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
+        if self.closed:
+            raise OrdmapError(POOL_CLOSED)
         self.crew.submit(self, ticket, chunk.keys)
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:

@@ -20,6 +20,7 @@ from ordmap.engine.board import Board
 from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.engine.shelf import Shelf
 from ordmap.engine.worker import Seat, leashed, work
+from ordmap.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew, Worker
@@ -33,7 +34,12 @@ class Interpreter:
     inherits = False
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        self._luggage = Parcel((sys.argv, initializer, initargs))
+        try:
+            self._luggage = Parcel((sys.argv, initializer, initargs))
+        except Exception as error:
+            raise BackendUnavailableError(
+                f"the initializer and its initargs can't be pickled for fresh interpreters: {error}"
+            ) from error
 
     def __call__(self, crew: Crew, number: int) -> Worker:
         from ordmap.engine.pool import Worker  # it asks for workers, and is not asked by them

@@ -305,7 +305,7 @@ class _Worker:
                 result = compute(key)
             except BaseException as error:
                 # The frame of this loop is of no interest to the user.
-                error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ else None
+                error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
                 result = Raised(error)
             if type(result) not in _PLAIN:
                 box = [result]
