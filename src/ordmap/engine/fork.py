@@ -28,6 +28,7 @@ class Fork:
     inherits = True
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        _mark_classes()
         self._initializer = initializer
         self._initargs = initargs
 
@@ -64,6 +65,35 @@ class Fork:
         with contextlib.suppress(OSError):  # the child does the same; whoever comes first
             os.setpgid(pid, pid)
         return Worker(number, pid, os.pidfd_open(pid), results, leash, Shelf(crew.board, number))
+
+
+def _mark_classes() -> None:
+    """Have cloudpickle know each class that travels by value by one mark, here and in the workers.
+
+    A class that was marked on one side only, when it travelled, would be another class on the other side.
+    """
+    found: dict[int, type] = {}  # by address: a metaclass may make its classes equal, or unhashable
+    pending: list[type] = [object]
+    while pending:
+        subclasses: list[type] = type.__subclasses__(pending.pop())
+        new = {id(kind): kind for kind in subclasses if id(kind) not in found}
+        found |= new
+        pending += new.values()
+    local = [kind for kind in found.values() if _goes_by_value(kind)]
+    if local:
+        from cloudpickle import cloudpickle  # heavy; most programs have no such class
+
+        for kind in local:
+            with contextlib.suppress(TypeError):
+                cloudpickle._get_or_create_tracker_id(kind)
+
+
+def _goes_by_value(kind: type) -> bool:
+    module = getattr(kind, "__module__", None)
+    if not isinstance(module, str):
+        return False
+    local = "<locals>" in kind.__qualname__ and module.partition(".")[0] not in sys.stdlib_module_names
+    return local or module == "__main__"
 
 
 def _forked() -> int:
