@@ -417,6 +417,15 @@ def test_a_warm_pool_is_forked_again_for_a_dataset_that_can_not_be_pickled():
         assert list(ordered_imap(Items(5, lambda i: (i, lock.locked())), backend=pool)) == [(i, False) for i in range(5)]
 
 
+def test_a_local_class_that_only_workers_have_used_is_the_caller_s():
+    class Local:
+        pass
+
+    with Processes(2) as pool:
+        for _ in range(2):  # inherited, then sent
+            assert {type(x) for x in ordered_map(lambda _: Local(), range(4), backend=pool)} == {Local}
+
+
 def test_a_run_that_is_given_up_leaves_a_warm_pool_to_the_next(tally):
     def slow(i):
         time.sleep(0.01)
