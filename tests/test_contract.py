@@ -7,7 +7,6 @@ from multiprocessing import get_context
 
 import pytest
 
-from ordmap import FromExecutor
 from ordmap.backends import BACKENDS, portable, resolve
 from ordmap.backends.promises import PROMISES
 from ordmap.testing import BackendContract
@@ -76,26 +75,6 @@ class TestLoky(BackendContract):
         executor = loky.ProcessPoolExecutor(2)
         yield executor
         executor.shutdown(kill_workers=True)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-    ) as cluster, distributed.Client(cluster) as client:
-        yield client
-
-
-@pytest.mark.others_workers
-class TestDask(BackendContract):
-    """A cluster of separate processes, by way of its executor: the first way past one machine."""
-
-    connections_vary = True
-
-    @pytest.fixture
-    def backend(self, cluster):
-        return FromExecutor(cluster.get_executor(), 2)
 
 
 def test_every_backend_has_a_whole_row():

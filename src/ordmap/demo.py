@@ -13,6 +13,7 @@ import importlib.util
 import os
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -69,6 +70,11 @@ class Hashed(NamedTuple):
     digest: str
 
 
+#: Python 3.11 raises a SystemError now and then where two threads build a tree at the same time: it counts its depth in
+#: one place for all. Under the GIL they don't do so faster than one.
+_ONE_PARSER = threading.Lock()
+
+
 class Modules:
     """Source files below ``root``, each parsed by ``ast.parse``. What can't be parsed is a result that says so."""
 
@@ -84,7 +90,8 @@ class Modules:
         module = ".".join(path.relative_to(self.root).with_suffix("").parts).removesuffix(".__init__")
         try:
             source = path.read_bytes()
-            tree = ast.parse(source)
+            with _ONE_PARSER:
+                tree = ast.parse(source)
         except (OSError, SyntaxError, ValueError) as error:  # ValueError: null bytes, or not in its declared encoding
             return Parsed(module, 0, f"not parsed: {type(error).__name__}")
         kinds = [type(node).__name__ for node in ast.walk(tree)]

@@ -48,9 +48,10 @@ def ordered_imap(
             worker, pickled for any other.
         workers: How many items are computed at the same time; ``None``: the cores that this process may use (its
             affinity and its container's quota). 0: compute in this process, inside ``next()``.
-        prefetch: How many items at most are submitted and not yet yielded; ``None``: twice the workers, more for tiny
-            items (up to 1,024, and 64 MB of results). ``"512MB"`` (or ``"512MiB"``) bounds the bytes of finished
-            results instead: the bound is then that, and one largest item a worker.
+        prefetch: How many items at most are submitted and not yet yielded, the one that ``next()`` waits for included:
+            1 computes nothing ahead. ``None``: twice the workers, more for tiny items (up to 1,024, and 64 MB of
+            results). ``"512MB"`` (or ``"512MiB"``) bounds the bytes of finished results instead: the bound is then
+            that, and one largest item a worker.
         backend: ``"processes"``, ``"threads"``, ``"spawn"``, ``"serial"``, a configured backend such as
             ``Processes(4)``, or any ``concurrent.futures.Executor``, which is borrowed and never shut down.
         epochs: How many times the dataset is gone through; ``None``: again and again, for ever.

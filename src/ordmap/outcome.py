@@ -338,7 +338,10 @@ def _reduces_itself(kind: type[BaseException]) -> bool:
     """Whether a class of somebody's own says how it is pickled."""
     own = (base for base in kind.__mro__ if base.__module__ != "builtins")
     says = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"}
-    return kind in copyreg.dispatch_table or any(not says.isdisjoint(vars(base)) for base in own)
+    registered = copyreg.dispatch_table.get(kind)
+    if registered is not None and not registered.__module__.startswith("tblib"):  # which Dask brings, for every class
+        return True
+    return any(not says.isdisjoint(vars(base)) for base in own)
 
 
 def _unpickled_exception(link: _Link, text: str) -> BaseException:

@@ -241,7 +241,9 @@ class FromExecutor:
     cores). ``static_dataset=True`` promises that a dataset never changes: it is then sent to a worker once for all
     runs, not once a run, and stays there.
 
-    Attention: what has begun in a borrowed executor goes on there after ``close()``, until it is done.
+    Attention: what has begun in a borrowed executor goes on there after ``close()``, until it is done; the last dataset
+    stays with its workers until they get another. An item must not use the executor that it runs in: all its workers
+    may be waiting for each other then.
     """
 
     name = "executor"
