@@ -51,7 +51,9 @@ def imports(path):
                 deeper = f"{inside}.{alias.name}".removeprefix(".")
                 yield deeper if deeper in HEIGHT and deeper else inside
         elif isinstance(node, ast.Import):
-            yield from (a.name.removeprefix("ordmap").removeprefix(".") for a in node.names if a.name.startswith("ordmap"))
+            yield from (
+                a.name.removeprefix("ordmap").removeprefix(".") for a in node.names if a.name.startswith("ordmap")
+            )
 
 
 @pytest.mark.parametrize(("name", "path"), list(modules()))

@@ -94,9 +94,7 @@ def test_processes(run, pool):
     assert comparable(found) == comparable(serial(dataset, order))
 
 
-@given(
-    st.lists(st.integers() | st.text() | st.none(), max_size=60), st.integers(1, 9), st.none() | st.integers(1, 9)
-)
+@given(st.lists(st.integers() | st.text() | st.none(), max_size=60), st.integers(1, 9), st.none() | st.integers(1, 9))
 @example(list(range(50)), 9, 3)
 def test_a_stream(inputs, prefetch, chunksize):
     chunksize = None if chunksize is None else min(chunksize, prefetch)
