@@ -12,7 +12,7 @@ __all__ = ["usable_cores"]
 def usable_cores() -> int:
     """Return the number of cores that this process may use, at least 1: its affinity, cut by its cgroup's quota."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, *(int(quota) for quota in _quotas()), affinity))
+    return max(1, min([affinity, *(int(quota) for quota in _quotas())]))
 
 
 def _quotas() -> Iterator[float]:

@@ -204,7 +204,6 @@ class Arguments:
 
     def close(self) -> None:
         self._puller = _Puller(())
-        self.may_wait = False
         pulled, self._pulled = self._pulled, []
         for source in pulled:
             close_generator(source)

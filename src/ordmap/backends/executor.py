@@ -117,7 +117,7 @@ class ExecutorRun:
         self._tell_closed = closed
         self._open = True
         self._sent: dict[int, Future[Reply]] = {}
-        self._done: SimpleQueue[tuple[int, Future[Reply]] | OrdmapError | str | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, Future[Reply]] | OrdmapError | None] = SimpleQueue()
         self._lock = threading.Lock()  # for the next
         self._payload_for: dict[str, int] = {}  # worker -> the task that was to bring it the job
 
@@ -139,8 +139,6 @@ class ExecutorRun:
                 break
             if isinstance(done, OrdmapError):
                 raise done
-            if isinstance(done, str):
-                raise OrdmapError(done)
             ticket, future = done
             del self._sent[ticket]
             answers.append((ticket, _answer(future)))
@@ -153,7 +151,7 @@ class ExecutorRun:
         if self._open:
             self._open = False
             self._cancel(self._sent.values())
-            self._done.put(POOL_CLOSED)
+            self._done.put(OrdmapError(POOL_CLOSED))
             if self._tell_closed is not None:
                 self._tell_closed(self)
 
