@@ -10,10 +10,15 @@ an initializer (a borrowed executor has none to give): a worker that lacks it sa
 A worker may refuse many chunks before it gets to the one that carries the job. So tasks are numbered in the order of
 their sending, which is that of the queue: what a worker refuses goes with the job only if it was sent after the last
 one that went so on that worker's account, for then another worker has taken that; else it goes without, behind it.
+
+What is sent again goes behind all that is in the queue. So, until every worker process is known to hold the job, there
+is no more in the queue than the workers can take at once; else the oldest item, refused by a worker that began late,
+could wait for the whole window.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import pickle
 import threading
@@ -50,6 +55,7 @@ class Shipment:
         self.key: Key = (_THIS_PROCESS, next(_numbers))
         self.subject = job.subject
         self.shared = shared
+        self.is_everywhere = shared or inherited
         self.fault: Exception | None = None
         self._compute = job.compute
         self._data: bytes | None = None
@@ -98,7 +104,7 @@ class Shipment:
 
 
 class ExecutorRun:
-    """One run on an executor.
+    """One run on an executor of so many workers, in so many processes.
 
     A refused chunk is sent again by the thread that brings the refusal, for the caller may be busy elsewhere. No lock
     is held while the executor is called: it may hold its own while it calls us.
@@ -107,19 +113,27 @@ class ExecutorRun:
     def __init__(
         self,
         executor: Executor,
+        workers: int,
+        processes: int,
         job: Job,
         shipment: Shipment,
         closed: Callable[[ExecutorRun], None] | None = None,
     ) -> None:
         self._executor = executor
+        self._workers = workers
+        self._processes = processes
         self._patience = job.patience
         self._shipment = shipment
         self._tell_closed = closed
         self._open = True
         self._sent: dict[int, Future[Reply]] = {}
         self._done: SimpleQueue[tuple[int, Future[Reply]] | OrdmapError | None] = SimpleQueue()
-        self._lock = threading.Lock()  # for the next
+        self._lock = threading.Lock()  # for what follows
         self._payload_for: dict[str, int] = {}  # worker -> the task that was to bring it the job
+        self._holders: set[str] = set()  # workers that are known to hold the job
+        self._all_hold = shipment.is_everywhere
+        self._waiting: list[tuple[int, Chunk]] = []  # a heap: the oldest goes first
+        self._out = 0  # chunks sent and not answered
 
     @property
     def busy(self) -> bool:
@@ -127,7 +141,12 @@ class ExecutorRun:
         return any(not future.done() for future in list(self._sent.values()))
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
-        self._send(ticket, chunk)
+        if self._all_hold:
+            self._send(ticket, chunk)
+            return
+        with self._lock:
+            heapq.heappush(self._waiting, (ticket, chunk))
+        self._send_waiting()
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         answers: list[tuple[int, Answer]] = []
@@ -154,6 +173,16 @@ class ExecutorRun:
             self._done.put(OrdmapError(POOL_CLOSED))
             if self._tell_closed is not None:
                 self._tell_closed(self)
+
+    def _send_waiting(self) -> None:
+        """Send what may go by now."""
+        while True:
+            with self._lock:
+                if not self._waiting or not (self._all_hold or self._out < self._workers):
+                    return
+                ticket, chunk = heapq.heappop(self._waiting)
+                self._out += 1
+            self._send(ticket, chunk)
 
     def _cancel(self, futures: Iterable[Future[Reply]]) -> None:
         if type(self._executor).__module__.partition(".")[0] == "distributed":
@@ -189,19 +218,23 @@ class ExecutorRun:
         """Take note of a task that is over; called by whichever thread of the executor's ended it."""
         if not self._open:
             return
-        if future.cancelled() or future.exception() is not None:
-            self._done.put((ticket, future))
-            return
-        reply = future.result()
-        if reply.outcomes is not None:
-            with self._lock:
-                self._payload_for.pop(reply.worker, None)
-            self._done.put((ticket, future))
-            return
+        failed = future.cancelled() or future.exception() is not None
+        refusing = None if failed or future.result().outcomes is not None else future.result().worker
         with self._lock:
-            in_vain = self._payload_for.get(reply.worker, -1) < task
+            in_vain = refusing is not None and self._payload_for.get(refusing, -1) < task
+            if refusing is None:
+                self._out -= 1
+                if not failed:
+                    worker = future.result().worker
+                    self._payload_for.pop(worker, None)
+                    self._holders.add(worker)
+                    self._all_hold = self._all_hold or len(self._holders) >= self._processes
+        if refusing is None:
+            self._done.put((ticket, future))
         try:
-            self._send(ticket, chunk, reply.worker if in_vain else None)
+            if refusing is not None:
+                self._send(ticket, chunk, refusing if in_vain else None)
+            self._send_waiting()
         except OrdmapError as error:  # the caller is to have it, not this thread
             self._done.put(error)
 
@@ -271,7 +304,8 @@ class FromExecutor:
                 self.close()
                 self._kept = shipment.keep()
         shipment.keep()
-        return ExecutorRun(self._executor, job, shipment, lambda _: shipment.discard())
+        processes = _processes(self._executor) or self.workers
+        return ExecutorRun(self._executor, self.workers, processes, job, shipment, lambda _: shipment.discard())
 
     def close(self) -> None:
         """Forget a static dataset; the executor itself stays open."""
@@ -289,7 +323,17 @@ class FromExecutor:
 def _size(executor: Executor) -> int | None:
     """Return how many items an executor computes at the same time, if it says so."""
     size = getattr(executor, "_max_workers", None)
-    client = getattr(executor, "_client", None)
-    if size is None and client is not None and hasattr(client, "nthreads"):  # Dask's, whose workers are elsewhere
-        size = sum(client.nthreads().values())
+    if size is None:
+        size = sum(_dask_threads(executor))
     return size if isinstance(size, int) and size > 0 else None
+
+
+def _processes(executor: Executor) -> int | None:
+    """Return in how many processes an executor computes, if that is another number than that of its workers."""
+    return len(_dask_threads(executor)) or None
+
+
+def _dask_threads(executor: Executor) -> Sequence[int]:
+    """Return the number of threads of each worker process of a Dask cluster; of any other executor: nothing."""
+    client = getattr(executor, "_client", None)
+    return tuple(client.nthreads().values()) if hasattr(client, "nthreads") else ()

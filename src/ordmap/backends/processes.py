@@ -140,7 +140,9 @@ class Processes(Pool):
             except BaseException:
                 shipment.discard()
                 raise
-        run = ExecutorRun(crew.executor, job, shipment, lambda run: self._over(run, crew, shipment))
+        run = ExecutorRun(
+            crew.executor, self.workers, self.workers, job, shipment, lambda run: self._over(run, crew, shipment)
+        )
         crew.runs.add(run)
         return run
 
