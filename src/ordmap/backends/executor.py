@@ -113,11 +113,12 @@ class ExecutorRun:
     def __init__(
         self,
         executor: Executor,
-        workers: int,
-        processes: int,
         job: Job,
         shipment: Shipment,
-        closed: Callable[[ExecutorRun], None] | None = None,
+        closed: Callable[[ExecutorRun], None],
+        *,
+        workers: int,
+        processes: int,
     ) -> None:
         self._executor = executor
         self._workers = workers
@@ -171,8 +172,7 @@ class ExecutorRun:
             self._open = False
             self._cancel(self._sent.values())
             self._done.put(OrdmapError(POOL_CLOSED))
-            if self._tell_closed is not None:
-                self._tell_closed(self)
+            self._tell_closed(self)
 
     def _send_waiting(self) -> None:
         """Send what may go by now."""
@@ -304,8 +304,14 @@ class FromExecutor:
                 self.close()
                 self._kept = shipment.keep()
         shipment.keep()
-        processes = _processes(self._executor) or self.workers
-        return ExecutorRun(self._executor, self.workers, processes, job, shipment, lambda _: shipment.discard())
+        return ExecutorRun(
+            self._executor,
+            job,
+            shipment,
+            lambda _: shipment.discard(),
+            workers=self.workers,
+            processes=len(_dask_threads(self._executor)) or self.workers,
+        )
 
     def close(self) -> None:
         """Forget a static dataset; the executor itself stays open."""
@@ -328,12 +334,7 @@ def _size(executor: Executor) -> int | None:
     return size if isinstance(size, int) and size > 0 else None
 
 
-def _processes(executor: Executor) -> int | None:
-    """Return in how many processes an executor computes, if that is another number than that of its workers."""
-    return len(_dask_threads(executor)) or None
-
-
 def _dask_threads(executor: Executor) -> Sequence[int]:
     """Return the number of threads of each worker process of a Dask cluster; of any other executor: nothing."""
     client = getattr(executor, "_client", None)
-    return tuple(client.nthreads().values()) if hasattr(client, "nthreads") else ()
+    return () if client is None or not hasattr(client, "nthreads") else tuple(client.nthreads().values())

@@ -141,7 +141,12 @@ class Processes(Pool):
                 shipment.discard()
                 raise
         run = ExecutorRun(
-            crew.executor, self.workers, self.workers, job, shipment, lambda run: self._over(run, crew, shipment)
+            crew.executor,
+            job,
+            shipment,
+            lambda run: self._over(run, crew, shipment),
+            workers=self.workers,
+            processes=self.workers,
         )
         crew.runs.add(run)
         return run
