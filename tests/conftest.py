@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -15,6 +16,9 @@ import pytest
 from hypothesis import settings
 
 pytest.register_assert_rewrite("ordmap.testing")
+
+# A shell's background job ignores Ctrl-C, and whatever it runs inherits that; the tests send it to programs of theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("ordmap", deadline=None, print_blob=True)
 settings.load_profile("ordmap")

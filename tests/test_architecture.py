@@ -14,13 +14,21 @@ SOURCE = Path(ordmap.__file__).parent
 
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
-    {"errors", "cores", "dataset"},
+    {"errors", "cores", "dataset", "placing"},
     {"outcome", "pace", "indices"},
     {"backends.promises"},
     {"backends"},
-    {"backends.pool"},
+    {"backends.pool", "backends.forking"},
     {"backends.remote"},
     {"backends.serial", "backends.threads", "backends.executor"},
+    {"backends.portable"},
+    {"engine"},
+    {"engine.board", "engine.channel", "engine.memory", "engine.message"},
+    {"engine.blocks", "engine.shelf", "engine.parcel"},
+    {"engine.codec"},
+    {"engine.worker"},
+    {"engine.pool", "engine.run", "engine.ledger", "engine.fork", "engine.spawn", "engine.ending"},
+    {"engine.backends"},
     {"backends.processes"},
     {"window"},
     {"iterator"},

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from ordmap.backends import BACKENDS, resolve
+from ordmap.backends import BACKENDS, portable, resolve
 from ordmap.backends.promises import PROMISES
 from ordmap.testing import BackendContract
 
@@ -25,6 +25,24 @@ class TestWarmProcesses(BackendContract):
     @pytest.fixture
     def backend(self):
         with resolve("processes", 2) as pool:
+            yield pool
+
+
+@pytest.mark.parametrize("make", [portable.Processes, portable.Spawn])
+class TestPortable(BackendContract):
+    """The processes of systems that the engine doesn't know."""
+
+    @pytest.fixture
+    def backend(self, make):
+        return make(2)
+
+
+class TestWarmPortableProcesses(BackendContract):
+    """As for `TestWarmProcesses`."""
+
+    @pytest.fixture
+    def backend(self):
+        with portable.Processes(2) as pool:
             yield pool
 
 
@@ -49,19 +67,29 @@ class TestProcessPoolExecutor(BackendContract):
             yield executor
 
 
-@pytest.mark.others_workers
-class TestLoky(BackendContract):
-    @pytest.fixture
-    def backend(self):
-        loky = pytest.importorskip("loky")
-        executor = loky.ProcessPoolExecutor(2)
-        yield executor
+@pytest.fixture(scope="module")
+def loky_executors():
+    made = []
+    yield made
+    for executor in made:
         executor.shutdown(kill_workers=True)
 
 
+@pytest.mark.others_workers
+class TestLoky(BackendContract):
+    """One executor for all tests, as a program has one for all its loops; another after a worker's death."""
+
+    @pytest.fixture
+    def backend(self, loky_executors):
+        loky = pytest.importorskip("loky")
+        if not loky_executors or loky_executors[-1]._flags.broken is not None:
+            loky_executors.append(loky.ProcessPoolExecutor(2))
+        return loky_executors[-1]
+
+
 def test_every_backend_has_a_whole_row():
-    for name in BACKENDS:
-        backend = resolve(name, None)
-        assert backend.name == name
+    backends = [resolve(name, None) for name in BACKENDS]
+    assert [backend.name for backend in backends] == list(BACKENDS)
+    for backend in [*backends, portable.Processes(), portable.Spawn()]:
         assert list(backend.promises) == list(PROMISES)
         assert all(grade.how or grade.word == "kept" for grade in backend.promises.values())

@@ -161,9 +161,12 @@ def test_the_console_command_is_the_module(capsys: pytest.CaptureFixture[str]) -
     assert (done.returncode, done.stdout, done.stderr) == (0, f"ordmap {__version__}\n", "")
 
 
-def test_ctrl_c_is_one_clean_line() -> None:
+def test_ctrl_c_is_one_clean_line(tmp_path: Path) -> None:
+    for n in range(32):
+        with (tmp_path / f"{n}.bin").open("wb") as file:
+            file.truncate(32_000_000)
     with subprocess.Popen(
-        [sys.executable, "-m", "ordmap", "demo"],
+        [sys.executable, "-m", "ordmap", "demo", str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

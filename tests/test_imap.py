@@ -187,10 +187,10 @@ def test_an_input_that_cannot_be_pickled_costs_its_own_item(backend):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 def test_fork_is_left_alone_where_a_library_does_not_survive_it(monkeypatch):
-    from ordmap.backends import processes
+    from ordmap.backends import forking
 
     monkeypatch.setitem(sys.modules, "jax", sys)
-    monkeypatch.setattr(processes, "_told_of_spawn", False)
+    monkeypatch.setattr(forking, "_told", False)
     with pytest.warns(RuntimeWarning, match="jax is in use and does not survive a fork"):
         assert list(ordered_imap("ab", 1)) == ["a", "b"]
     assert list(ordered_imap("ab", 1)) == ["a", "b"]  # said once

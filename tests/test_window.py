@@ -11,7 +11,7 @@ from ordmap.backends import Job
 from ordmap.errors import OrdmapError
 from ordmap.indices import Arguments, Chunk, Indices
 from ordmap.outcome import Answer, Raised
-from ordmap.pace import PATIENCE, Pace
+from ordmap.pace import PATIENCE, Budget, Pace
 from ordmap.window import Window
 
 
@@ -132,14 +132,20 @@ def test_a_chunk_is_cut_short_to_fill_the_window_where_there_would_be_too_few():
     assert [len(chunk) for chunk in run.submitted.values()] == [5, 2]
 
 
-def test_what_was_handed_back_goes_out_though_the_bound_has_shrunk_below_what_has_come():
-    run, window = make(64, chunksize=None)
-    run.on_wait = lambda: run.answer(min(run.submitted), elapsed=1e-6, nbytes=1)
+@pytest.mark.parametrize("prefetch", [None, Budget(1000)])
+def test_what_was_handed_back_goes_out_though_the_bound_has_shrunk_below_what_has_come(prefetch):
+    run, window = make(64, prefetch=prefetch, chunksize=None)
+
+    def grow():
+        run.answer(min(run.submitted), elapsed=1e-6, nbytes=1)
+
+    run.on_wait = grow
     given = [window.one() for _ in range(20)]
     window.fill()
     first, *others = sorted(run.submitted)
     assert len(run.submitted[first]) > 1
-    run.answer(first, [f"r{run.submitted[first].keys[0]}"])
+    key = run.submitted[first].keys[0]
+    run.answer(first, [f"r{key}"])
     for ticket in others:
         run.answer(ticket, nbytes=10**9)
     run.on_wait = lambda: run.answer(min(run.submitted)) if run.submitted else pytest.fail("nothing was submitted")

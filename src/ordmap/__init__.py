@@ -9,6 +9,7 @@ from ordmap.dataset import Dataset
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError, WorkerDiedError
 from ordmap.imap import ordered_imap, ordered_map
 from ordmap.iterator import OrderedIterator, Stats
+from ordmap.placing import empty, empty_like
 
 if TYPE_CHECKING:
     from ordmap.backends.executor import FromExecutor
@@ -30,6 +31,8 @@ __all__ = [
     "Stats",
     "Threads",
     "WorkerDiedError",
+    "empty",
+    "empty_like",
     "ordered_imap",
     "ordered_map",
 ]

@@ -12,6 +12,7 @@ from ordmap.backends import Backend, resolve
 from ordmap.dataset import Dataset
 from ordmap.indices import Arguments, Indices, Source, check_indices
 from ordmap.iterator import OrderedIterator, Settings
+from ordmap.pace import Budget
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -25,7 +26,7 @@ R = TypeVar("R")
 def ordered_imap(
     dataset: Dataset[T],
     workers: int | None = None,
-    prefetch: int | None = None,
+    prefetch: int | str | None = None,
     *,
     backend: str | Backend | Executor = "processes",
     epochs: int | None = 1,
@@ -49,7 +50,8 @@ def ordered_imap(
             affinity and its container's quota). 0: compute in this process, inside ``next()``.
         prefetch: How many items at most are submitted and not yet yielded, the one that ``next()`` waits for included:
             1 computes nothing ahead. ``None``: twice the workers, more for tiny items (up to 1,024, and 64 MB of
-            results).
+            results). ``"512MB"`` (or ``"512MiB"``) bounds the bytes of finished results instead: the bound is then
+            that, and one largest item a worker.
         backend: ``"processes"``, ``"threads"``, ``"spawn"``, ``"serial"``, a configured backend such as
             ``Processes(4)``, or any ``concurrent.futures.Executor``, which is borrowed and never shut down.
         epochs: How many times the dataset is gone through; ``None``: again and again, for ever.
@@ -93,7 +95,7 @@ def ordered_map(
     fn: Callable[..., R],
     *iterables: Iterable[Any],
     workers: int | None = None,
-    prefetch: int | None = None,
+    prefetch: int | str | None = None,
     backend: str | Backend | Executor = "processes",
     strict: bool = False,
     chunksize: int | None = None,
@@ -139,18 +141,20 @@ def _iterator(  # noqa: PLR0917  one caller each
     subject: object,
     source: Source,
     workers: int | None,
-    prefetch: int | None,
+    prefetch: int | str | None,
     backend: object,
     chunksize: int | None,
 ) -> OrderedIterator[Any]:
     """Check what both calls have in common, and make the iterator."""
     if workers is not None:
         workers = _whole("workers", workers, least=0, instead="workers=None uses every core that it may")
-    if prefetch is not None:
+    if isinstance(prefetch, str):
+        prefetch = Budget.parsed(prefetch)
+    elif prefetch is not None:
         prefetch = _whole("prefetch", prefetch, least=1, instead="prefetch=1 computes one item at a time")
     if chunksize is not None:
         chunksize = _whole("chunksize", chunksize, least=1, instead="chunksize=None adapts it")
-        if prefetch is not None and chunksize > prefetch:
+        if prefetch is not None and not isinstance(prefetch, Budget) and chunksize > prefetch:
             raise ValueError(
                 f"chunksize={chunksize} does not fit into prefetch={prefetch}: write prefetch={2 * chunksize}"
             )

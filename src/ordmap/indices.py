@@ -38,7 +38,8 @@ class Chunk:
 class Source(Protocol):
     """Where the window's items come from.
 
-    ``may_wait``: taking from it runs somebody's code, which may take its time, or wait for an earlier answer.
+    ``may_wait``: taking from it runs somebody's code, which may take its time, or wait for an earlier answer. Where it
+    doesn't, a pull that took long was only interrupted.
     """
 
     may_wait: bool

@@ -219,7 +219,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self._release = release = weakref.finalize(self, _close_run, run, self._process)
             release.atexit = False  # pools end by themselves then, and in time
             self._window = Window(settings.source, run, pace)
-            if self._closed:  # meanwhile, from another thread, which found nothing yet to end
+            if self._closed:  # meanwhile, from another thread or a signal handler, which found nothing yet to end
                 self._window.wake()
                 release()
         return self._window

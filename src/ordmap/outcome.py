@@ -29,10 +29,12 @@ __all__ = [
     "PackedError",
     "Pickled",
     "Raised",
+    "Sealed",
     "are_atoms",
     "are_plain",
     "opened",
     "pack",
+    "pack_unpicklable",
     "report",
     "run_chunk",
 ]
@@ -141,6 +143,19 @@ class Pickled:
         return Pickled, (self.data,)
 
 
+class Sealed:
+    """A result that came in another way than as a pickle, and knows how to open itself; it is opened once."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        _WRAPPED.add(cls)
+
+    def open(self) -> Any:
+        """Return the result, or raise what keeps it from being had."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
 class _Link:
     """One exception of a chain: itself, as far as it can travel, and where in the chain its relatives are."""
@@ -182,9 +197,14 @@ def pack(outcomes: list[Any]) -> tuple[list[Any], int]:
                 sent = Pickled(_serialise(outcome))
                 size += len(sent.data)
             except BaseException as error:  # a user's __reduce__ may raise anything
-                sent = _pack_error(_unpicklable_result(outcome, error))
+                sent = pack_unpicklable(outcome, error)
         packed.append(sent)
     return packed, size
+
+
+def pack_unpicklable(result: object, error: BaseException) -> PackedError:
+    """Return the failure of an item whose result can't be pickled, for the reason given."""
+    return _pack_error(_unpicklable_result(result, error))
 
 
 def are_plain(outcomes: Iterable[object]) -> bool:
@@ -195,9 +215,9 @@ def are_plain(outcomes: Iterable[object]) -> bool:
 def opened(outcome: Any) -> Any:
     """Open one packed outcome: its result, or `Raised`. Anything else is given back as it is."""
     kind = type(outcome)
-    if kind is Pickled:
+    if kind is Pickled or issubclass(kind, Sealed):
         try:
-            return pickle.loads(outcome.data)
+            return pickle.loads(outcome.data) if kind is Pickled else outcome.open()
         except Exception as error:
             failure = RemoteError(
                 f"the result can't be unpickled: {one_line(error)}",
@@ -211,7 +231,7 @@ def opened(outcome: Any) -> Any:
     return outcome
 
 
-_WRAPPED = {Raised, Pickled, PackedError}
+_WRAPPED: set[type] = {Raised, Pickled, PackedError}
 
 
 def _unpicklable_result(result: object, error: BaseException) -> RemoteError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["PATIENCE", "Pace"]
+import re
+
+__all__ = ["PATIENCE", "Budget", "Pace"]
 
 #: Seconds after which a worker hands back the rest of a chunk that was sized for faster items.
 PATIENCE = 0.010
@@ -14,6 +16,27 @@ _CHUNK_BYTES = 64 * 1024
 #: The bounds of a window that nobody asked for.
 _WIDEST = 1024
 _WIDEST_BYTES = 64 * 1000 * 1000
+
+
+#: … and of one that is bounded in bytes.
+_WIDEST_IN_BUDGET = 64 * 1024
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+class Budget(int):
+    """A bound in bytes in place of one in items: for results that are finished and not given out yet."""
+
+    @classmethod
+    def parsed(cls, text: str) -> Budget:
+        """Return what a text such as ``"512MB"`` (10⁶) or ``"512MiB"`` (2²⁰) says."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?|)B\s*", text.upper())
+        if match is None:
+            raise ValueError(f'prefetch={text!r}: write a number of items, or of bytes such as "512MB" or "1.5GiB"')
+        budget = int(float(match[1]) * _UNITS[match[2]])
+        if budget < 1:
+            raise ValueError(f'prefetch={text!r}: it must be at least "1B"')
+        return cls(budget)
 
 
 class Pace:
@@ -29,6 +52,10 @@ class Pace:
         self._given_width = prefetch
         self.adaptive = chunksize is None
         self.chunk = chunksize or 1
+        self._budget = prefetch if isinstance(prefetch, Budget) else None
+        self._largest = 0.0  # bytes of an item, so far
+        if self._budget is not None:
+            prefetch = None
         widest = prefetch or max(2 * workers, _WIDEST)
         self._largest_chunk = chunksize or max(1, widest // (2 * workers))
         self.depth = 2 * workers  # chunks that are out at the same time, to have one ready for each worker
@@ -36,12 +63,34 @@ class Pace:
         self.width = prefetch or 2 * workers * self.chunk
 
     @property
+    def budgeted(self) -> bool:
+        """Whether the bound is one in bytes."""
+        return self._budget is not None
+
+    @property
     def patience(self) -> float | None:
         """Seconds that a chunk may take before its rest is handed back; ``None``: it is run to its end."""
         return PATIENCE if self.adaptive else None
 
+    def room(self, in_flight: int, finished: int, nbytes: float) -> int:
+        """Return how many more items may be submitted.
+
+        ``in_flight`` are submitted and not given out; of them ``finished`` have come, with so many bytes. A budget
+        takes every other one for as large as the largest so far; while it isn't used up one a worker may be under way
+        whatever it gives.
+        """
+        if self._budget is None:
+            return self.width - in_flight
+        left = self._budget - nbytes
+        if left <= 0:
+            return 0 if in_flight else 1
+        fits = int(left / self._largest) if self._largest else 0
+        return min(max(fits, self._workers) - (in_flight - finished), _WIDEST_IN_BUDGET - in_flight)
+
     def learn(self, items: int, elapsed: float, nbytes: int) -> None:
         """Take into account that ``items`` took ``elapsed`` seconds and gave ``nbytes`` bytes."""
+        if items:
+            self._largest = max(self._largest, nbytes / items)
         if items and self.adaptive:
             weight = items / (items + 2 * self.chunk)
             last = elapsed / items

@@ -69,6 +69,8 @@ class Window:
         self._source_error: Exception | None = None
         self._woken = False
         self.closed = False
+        self._finished = 0  # items that have come and are not given out
+        self._nbytes = 0.0  # about the bytes of these
         self._given: list[Any] = []  # the results that were given out last, emptied by the iterator
         self._given_at_first = 0
         self._counted = 0  # submitted, and not given out before these
@@ -99,9 +101,10 @@ class Window:
         self._submit_handed_back()
         pace = self._pace
         while not self._exhausted and not self._woken and not self._handed_back:
-            size = min(pace.chunk, pace.width - self.in_flight)
-            # A chunk is cut short only where there would be too few of them to keep the workers busy.
-            if size < 1 or (size < pace.chunk and len(self._slots) >= pace.depth):
+            size = min(pace.chunk, self._room())
+            # A chunk is cut short only where there would be too few of them to keep the workers busy, and to fit into
+            # a budget, which moves with every answer.
+            if size < 1 or (size < pace.chunk and len(self._slots) >= pace.depth and not pace.budgeted):
                 break
             began = time.perf_counter()
             try:
@@ -174,10 +177,13 @@ class Window:
     def _submit_handed_back(self) -> None:
         waiting = self._handed_back
         while waiting:
-            # They were in flight before, so there is room for the oldest at the least, unless the width has shrunk.
-            if len(waiting[0].chunk) > self._pace.width - self.in_flight and waiting[0] is not self._slots[0]:
+            # They were in flight before, so there is room for the oldest at the least, unless the bound has shrunk.
+            if len(waiting[0].chunk) > self._room() and waiting[0] is not self._slots[0]:
                 break
             self._submit(heapq.heappop(waiting))
+
+    def _room(self) -> int:
+        return self._pace.room(self.in_flight, self._finished + len(self._given), self._nbytes)
 
     def _settle(self) -> None:
         """Count what was given out as gone."""
@@ -191,6 +197,7 @@ class Window:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if slot.chunk.error is not None:
             slot.answer = Answer([Raised(slot.chunk.error)], 0.0, 0, "of the caller")
+            self._finished += 1
         else:
             self._awaited[slot.position] = slot
             try:
@@ -204,6 +211,8 @@ class Window:
             slot = self._awaited.pop(position)
             slot.answer = answer
             done = len(answer.outcomes)
+            self._finished += done
+            self._nbytes += answer.nbytes
             self._pace.learn(done, answer.elapsed, answer.nbytes)
             if done < len(slot.chunk):
                 self._counted -= len(slot.chunk) - done
@@ -219,18 +228,22 @@ class Window:
             slot.given = len(answer.outcomes)
             results = answer.outcomes[::-1]
             answer.outcomes[:] = [None] * len(results)  # from here on they are the caller's alone
-            return self._hand_out(results)
+            return self._hand_out(results, answer)
         outcome = opened(answer.outcomes[first])
         answer.outcomes[first] = None
         slot.given += 1
         if type(outcome) is Raised:
             outcome.locate(slot.chunk.indices[first], slot.chunk.epoch, answer.worker)
+            self._finished -= 1
+            self._nbytes -= answer.nbytes / len(answer.outcomes)
             self._counted -= 1
             self._taken_before += 1
             return outcome
-        return self._hand_out([outcome])
+        return self._hand_out([outcome], answer)
 
-    def _hand_out(self, results: list[Any]) -> list[Any]:
+    def _hand_out(self, results: list[Any], answer: Answer) -> list[Any]:
+        self._finished -= len(results)
+        self._nbytes -= answer.nbytes * len(results) / len(answer.outcomes)
         self._given = results
         self._given_at_first = len(results)
         return results

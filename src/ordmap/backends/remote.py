@@ -20,7 +20,18 @@ from ordmap.backends.pool import initializer_failed
 from ordmap.errors import RemoteError
 from ordmap.outcome import Pickled, approximate_nbytes, are_atoms, one_line, pack, run_chunk
 
-__all__ = ["Key", "Payload", "Reply", "compute_chunk", "disable", "hold", "let_go", "portable"]
+__all__ = [
+    "TRAVELLING",
+    "Key",
+    "Payload",
+    "Reply",
+    "compute_chunk",
+    "disable",
+    "hold",
+    "let_go",
+    "portable",
+    "unpacked",
+]
 
 #: The process that a run belongs to, and the run's number there.
 Key = tuple[str, int]
@@ -75,6 +86,10 @@ class _Unsendable(NamedTuple):
     why: str
 
 
+#: What `portable` makes of an input that is not plain.
+TRAVELLING = (Pickled, _Unsendable)
+
+
 def portable(keys: Sequence[Any]) -> Sequence[Any]:
     """Return keys that survive any executor's own pickle: as they are where they are plain, else pickled one by one.
 
@@ -95,7 +110,8 @@ def portable(keys: Sequence[Any]) -> Sequence[Any]:
     return sent
 
 
-def _unpacked(key: Any) -> Any:
+def unpacked(key: Any) -> Any:
+    """Return an input as it was before `portable`, or raise what keeps it from being had."""
     if type(key) is Pickled:
         return pickle.loads(key.data)
     if type(key) is _Unsendable:
@@ -131,8 +147,8 @@ def compute_chunk(key: Key, task: int, payload: Payload | None, keys: Sequence[A
             let_go(other)
         entry = _held[key] = _Entry(_rebuilt(payload.data, worker), None)
     compute = entry.compute
-    if type(keys) is list and type(keys[0]) in (Pickled, _Unsendable):
-        outcomes, elapsed = run_chunk(lambda key: compute(_unpacked(key)), keys, patience)
+    if type(keys) is list and type(keys[0]) in TRAVELLING:
+        outcomes, elapsed = run_chunk(lambda key: compute(unpacked(key)), keys, patience)
     else:
         outcomes, elapsed = run_chunk(compute, keys, patience)
     if entry.owner == os.getpid():

@@ -1,0 +1,341 @@
+"""Worker processes on the standard library's ``ProcessPoolExecutor``: the portable path.
+
+It adds what that executor lacks for our purpose: workers that never run the user's ``__main__``, that end with the
+process that started them, that leave Ctrl-C to it, and that are ended at once when nobody wants their answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import spawn
+from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
+from typing import Any
+
+from ordmap.backends import Job, remote
+from ordmap.backends.executor import ExecutorRun, Shipment
+from ordmap.backends.forking import fork_is_unsafe
+from ordmap.backends.pool import Pool
+from ordmap.backends.promises import row, weaker
+from ordmap.errors import BackendUnavailableError
+
+__all__ = ["Processes", "Spawn"]
+
+#: Seconds that a busy worker has to follow SIGTERM before it is killed.
+_GRACE = 0.5
+
+_WORKER_DEATH = weaker("`WorkerDiedError` ends the run; which item did it is not known")
+
+
+class _Crew:
+    """One generation of worker processes, and the runs that use it."""
+
+    def __init__(self, executor: ProcessPoolExecutor) -> None:
+        self.executor = executor
+        self.process = os.getpid()
+        self.runs: set[ExecutorRun] = set()
+        self._abandoned: list[ExecutorRun] = []
+        _crews.add(self)
+
+    def leave(self, run: ExecutorRun) -> None:
+        """Note that a run is over, though its last items may still be in the hands of workers."""
+        self.runs.discard(run)
+        self._abandoned = [old for old in (*self._abandoned, run) if old.busy]
+
+    def end(self) -> None:
+        """End the workers and wait for them; those in the middle of an item that nobody wants are not waited for."""
+        _crews.discard(self)
+        # Of the executor's own state: what shutdown() forgets when it doesn't wait.
+        manager: threading.Thread | None = self.executor._executor_manager_thread  # type: ignore[assignment]
+        workers = list((self.executor._processes or {}).values())
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        if manager is None:
+            return
+        if any(run.busy for run in (*self.runs, *self._abandoned)):
+            # Until the manager has dropped the cancelled futures, a worker's death would end it with an exception: in
+            # Python 3.11 it sets an error on every future it knows.
+            here = manager is threading.current_thread()
+            while self.executor._cancel_pending_futures and manager.is_alive() and not here:
+                time.sleep(0.0005)
+            self._kill(workers)
+        if manager is not threading.current_thread():  # the garbage collector may run anywhere
+            manager.join()
+
+    def _kill(self, workers: list[Any]) -> None:
+        for worker in workers:
+            worker.terminate()
+        alive = {worker.sentinel: worker for worker in workers}
+        while alive and (ended := multiprocessing.connection.wait(list(alive), _GRACE)):
+            for sentinel in ended:
+                del alive[sentinel]
+        for worker in alive.values():
+            worker.kill()
+
+
+#: The crews that have not ended, for the interpreter's exit.
+_crews: weakref.WeakSet[_Crew] = weakref.WeakSet()
+
+
+def _end_crews() -> None:
+    for crew in list(_crews):
+        if crew.process == os.getpid():  # a forked worker ends, too, and must leave its caller's pools alone
+            crew.end()
+
+
+# An atexit function would come too late: the executors' own hook, which waits for every pending task, runs before, in
+# the same list as this one, last registered first.
+threading._register_atexit(_end_crews)  # type: ignore[attr-defined]
+
+
+class Processes(Pool):
+    """Compute in ``workers`` processes (``None``: as many as there are usable cores), forked where that is safe.
+
+    A forked worker inherits the dataset: nothing is pickled, whatever it holds. Where the platform doesn't fork, and
+    where JAX, TensorFlow or CUDA is in use (which don't survive a fork), fresh interpreters are started as by `Spawn`.
+
+    ``initializer(*initargs)`` runs first in each worker. ``with Processes(4) as pool:`` keeps the workers for several
+    loops; ``static_dataset=True`` promises that a dataset does not change between them, and is then sent once.
+    """
+
+    name = "processes"
+    promises = row(worker_death=_WORKER_DEATH)
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        static_dataset: bool = False,
+    ) -> None:
+        super().__init__(workers)
+        self._initializer = initializer
+        self._initargs = initargs
+        self._static = static_dataset
+        self._kept: Shipment | None = None
+        self._crew: _Crew | None = None
+
+    def _forks(self) -> bool:
+        return sys.platform == "linux" and not fork_is_unsafe()
+
+    def _begin(self, job: Job) -> ExecutorRun:
+        shipment = self._kept
+        if shipment is None or not shipment.is_for(job) or self._crew is None:
+            shipment = self._ship(job)
+        shipment.keep()
+        crew = self._crew
+        if crew is None:
+            try:
+                crew = self._crew = self._recruit()
+            except BaseException:
+                shipment.discard()
+                raise
+        run = ExecutorRun(
+            crew.executor,
+            job,
+            shipment,
+            lambda run: self._over(run, crew, shipment),
+            workers=self.workers,
+            processes=self.workers,
+        )
+        crew.runs.add(run)
+        return run
+
+    def _ship(self, job: Job) -> Shipment:
+        """Make a job ready for the workers there are, or for new ones where these can't get it."""
+        fork = self._forks()
+        shipment = Shipment(job, inherited=fork and self._crew is None)
+        if shipment.fault is not None and not fork:
+            shipment.discard()
+            shipment.payload()  # says what is wrong
+        if shipment.fault is not None:
+            self._retire()  # the next crew inherits it
+        if self._static:
+            if self._kept is not None:
+                self._kept.discard()
+            self._kept = shipment.keep()
+        return shipment
+
+    def _recruit(self) -> _Crew:
+        if self._forks():
+            context: BaseContext = _fork_context()
+            initargs: tuple[Any, ...] = (None, self._initializer, self._initargs)
+        else:
+            import cloudpickle  # what __main__ defines must go by value
+
+            context = _SpawnContext()
+            try:
+                initargs = (cloudpickle.dumps((self._initializer, self._initargs), pickle.HIGHEST_PROTOCOL),)
+            except Exception as error:
+                raise BackendUnavailableError(
+                    f"the initializer and its initargs can't be pickled for fresh interpreters: {error}"
+                ) from error
+        return _Crew(
+            ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker, initargs=initargs)
+        )
+
+    def _over(self, run: ExecutorRun, crew: _Crew, shipment: Shipment) -> None:
+        with self._lock:
+            shipment.discard()
+            crew.leave(run)
+            if crew is not self._crew and not crew.runs:
+                crew.end()
+            self._closed(run)
+
+    def _retire(self) -> None:
+        """Leave the present crew to the runs that use it."""
+        crew, self._crew = self._crew, None
+        if crew is not None and not crew.runs:
+            crew.end()
+
+    def _end(self) -> None:
+        if self._kept is not None:
+            self._kept.discard()
+            self._kept = None
+        self._retire()
+
+
+class Spawn(Processes):
+    """Compute in ``workers`` fresh interpreters (``None``: as many as there are usable cores).
+
+    They inherit nothing: the dataset travels pickled, once for each worker, by ``cloudpickle``, so that what a script,
+    a notebook or a REPL defines works. The user's ``__main__`` is never run in them, so a script needs no
+    ``if __name__ == "__main__":``.
+
+    Attention: the standard library keeps one small process, its resource tracker, from the first use of spawned
+    workers to the end of the program.
+    """
+
+    name = "spawn"
+    promises = row(
+        clean=weaker("the standard library's resource tracker, one process, stays until the program ends"),
+        worker_death=_WORKER_DEATH,
+    )
+
+    def _forks(self) -> bool:
+        return False
+
+
+# Starting a worker
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Have a Ctrl-C wait while a worker starts, and reach it only once it knows what to do with it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _fork_context() -> BaseContext:
+    from multiprocessing.context import ForkContext, ForkProcess  # not on Windows
+
+    class Worker(ForkProcess):
+        @staticmethod
+        def _Popen(process_obj: Any) -> Any:  # noqa: N802  multiprocessing's name
+            with _sigint_blocked(), warnings.catch_warnings():
+                # Python ≥ 3.12 warns of a fork beside threads, such as the executor's own of another pool.
+                warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
+                return ForkProcess._Popen(process_obj)
+
+    class Context(ForkContext):
+        Process = Worker
+
+    return Context()
+
+
+_starting = threading.local()
+
+
+class _SpawnedWorker(SpawnProcess):
+    """A fresh interpreter that does not import the user's ``__main__``."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  multiprocessing's name
+        _starting.without_main = True
+        try:
+            with _sigint_blocked():
+                return SpawnProcess._Popen(process_obj)
+        finally:
+            _starting.without_main = False
+
+
+class _SpawnContext(SpawnContext):
+    Process = _SpawnedWorker
+
+
+_preparation_data = spawn.get_preparation_data
+
+
+def _preparation_data_without_main(name: str) -> dict[str, Any]:
+    """Give multiprocessing's own answer, without the user's script where the process started is a worker of ours."""
+    data: dict[str, Any] = _preparation_data(name)
+    if getattr(_starting, "without_main", False):
+        data.pop("init_main_from_name", None)
+        data.pop("init_main_from_path", None)
+    return data
+
+
+# All start methods on all platforms ask here, and there is no other way to say it; other processes see no difference.
+spawn.get_preparation_data = _preparation_data_without_main
+
+
+# In the worker
+
+
+def _begin_worker(
+    pickled: bytes | None, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
+) -> None:
+    """Make a new process a worker."""
+    # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by programs an item runs.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _end_with_parent()
+    if pickled is not None:
+        initializer, initargs = pickle.loads(pickled)
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException as error:
+            remote.disable(error)
+
+
+def _end_with_parent() -> None:
+    """Have this process killed when its parent is gone, however that ended, and whatever runs here at that time."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    gone = parent.sentinel  # a pipe that only the parent could write to: it hangs up
+    if sys.platform == "linux":
+        import fcntl
+
+        fcntl.fcntl(gone, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(gone, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(gone, fcntl.F_SETFL, fcntl.fcntl(gone, fcntl.F_GETFL) | os.O_ASYNC)
+        if multiprocessing.connection.wait([gone], 0):
+            os._exit(1)  # it was gone before this was set up
+    else:
+        threading.Thread(target=_exit_after, args=(gone,), name="ordmap-parent-watch", daemon=True).start()
+
+
+def _exit_after(gone: int) -> None:
+    multiprocessing.connection.wait([gone])
+    os._exit(1)

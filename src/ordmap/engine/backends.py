@@ -1,0 +1,151 @@
+"""The backends on the engine: when a crew begins, gets a new job, or is replaced."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ordmap.backends import Job
+from ordmap.backends.forking import fork_is_unsafe
+from ordmap.backends.pool import Pool
+from ordmap.backends.promises import row
+from ordmap.engine.fork import Fork
+from ordmap.engine.parcel import Parcel
+from ordmap.engine.pool import Crew
+from ordmap.engine.run import EngineRun
+from ordmap.errors import BackendUnavailableError
+
+__all__ = ["Processes", "Spawn"]
+
+
+class Processes(Pool):
+    """Compute in ``workers`` processes (``None``: as many as there are usable cores), forked where that is safe.
+
+    A forked worker inherits the dataset: nothing is pickled, whatever it holds. Where JAX, TensorFlow or CUDA is in use
+    (which don't survive a fork), fresh interpreters are started as by `Spawn`.
+
+    ``initializer(*initargs)`` runs first in each worker. ``with Processes(4) as pool:`` keeps the workers for several
+    loops; ``static_dataset=True`` promises that a dataset does not change between them, and is then sent once.
+    """
+
+    name = "processes"
+    promises = row()
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        static_dataset: bool = False,
+    ) -> None:
+        super().__init__(workers)
+        self._initializer = initializer
+        self._initargs = initargs
+        self._static = static_dataset
+        self._crew: Crew | None = None
+        _pools.add(self)
+
+    def begin_anew(self) -> None:
+        """After a fork, in the child: the workers are the caller's, and a thread that isn't here may hold the lock."""
+        self._lock = threading.RLock()
+        self._runs.clear()
+        self._crew = None
+
+    def _forks(self) -> bool:
+        return not fork_is_unsafe()
+
+    def _begin(self, job: Job) -> EngineRun:
+        crew = self._crew
+        run = None
+        if crew is not None and crew.usable:
+            run = self._joined(crew, job)
+        if run is None:
+            self._retire()
+            run = self._recruited(job)
+        run.when_closed = self._over
+        return run
+
+    def _recruited(self, job: Job) -> EngineRun:
+        """Begin a run on new workers."""
+        if self._forks():
+            crew = self._crew = Crew(self.workers, Fork(self._initializer, self._initargs), self._lock)
+            run = crew.join(job, keep=self._static)
+            crew.start()
+            return run
+        from ordmap.engine.spawn import Interpreter  # not needed by forked workers
+
+        crew = self._crew = Crew(self.workers, Interpreter(self._initializer, self._initargs), self._lock)
+        crew.start()  # while they begin, the job is pickled
+        try:
+            return crew.join(job, _parcel(job), keep=self._static)
+        except BaseException:
+            self._retire()
+            raise
+
+    def _joined(self, crew: Crew, job: Job) -> EngineRun | None:
+        """Begin a run on workers that there are; ``None``: the job can't reach them, and others must inherit it."""
+        if self._static:
+            run = crew.join_known(job)
+            if run is not None:
+                return run
+        try:
+            parcel = _parcel(job)
+        except Exception:
+            if self._forks():
+                return None
+            raise
+        return crew.join(job, parcel, keep=self._static)
+
+    def _over(self, run: EngineRun) -> None:
+        with self._lock:
+            crew = run.crew
+            if crew is not self._crew and not crew.runs:
+                crew.end()
+            self._closed(run)
+
+    def _retire(self) -> None:
+        """Leave the present crew to the runs that use it."""
+        crew, self._crew = self._crew, None
+        if crew is not None and not crew.runs:
+            crew.end()
+
+    def _end(self) -> None:
+        self._retire()
+
+
+class Spawn(Processes):
+    """Compute in ``workers`` fresh interpreters (``None``: as many as there are usable cores).
+
+    They inherit nothing: the dataset travels pickled by ``cloudpickle``, so that what a script, a notebook or a REPL
+    defines works. The user's ``__main__`` is never run in them, so a script needs no ``if __name__ == "__main__":``.
+    """
+
+    name = "spawn"
+
+    def _forks(self) -> bool:
+        return False
+
+
+_pools: weakref.WeakSet[Processes] = weakref.WeakSet()
+
+
+def _begin_all_anew() -> None:
+    for pool in list(_pools):
+        pool.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_all_anew)
+
+
+def _parcel(job: Job) -> Parcel:
+    try:
+        return Parcel((job.compute, job.patience))
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"the {type(job.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "
+            f"{type(error).__name__}: {error}; use backend='processes' or backend='threads'"
+        ) from error

@@ -1,0 +1,150 @@
+"""The ways between the caller and its workers: sockets that keep message boundaries, and never make a sender wait.
+
+A message is taken whole or not at all, also by several processes that receive from one socket: there is no lock that a
+killed process could leave held. What is long lies in a memory file that goes along as a descriptor.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+
+__all__ = ["LONG", "Outbox", "pair", "read_file", "receive", "send", "written_file"]
+
+#: Bytes that a message has at most; anything longer goes into a file. (A default socket refuses more than 208 KB.)
+LONG = 32 * 1024
+
+_ANCILLARY = socket.CMSG_SPACE(4 * 4)
+_ROOM = LONG + 4096
+# Made once: the socket module's flags are an enum, whose ``|`` is slow.
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_WAIT = int(socket.MSG_CMSG_CLOEXEC)
+_AT_ONCE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+_QUIET = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+#: What a sender meets when the other side takes no message now: its queue, or the user's descriptors under way, are
+#: full.
+_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS, errno.ENOMEM})
+#: … and when nobody will ever take it.
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a new channel, with as much room as the system grants without asking."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    return ends
+
+
+def send(end: socket.socket, message: bytes, file: int | None = None) -> bool:
+    """Send a message now; ``False``: there is no room. What nobody will take any more counts as sent."""
+    try:
+        if file is None:
+            end.send(message, _QUIET)
+        else:
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
+            end.sendmsg([message], ancillary, _QUIET)
+    except OSError as error:
+        if error.errno in _FULL:
+            return False
+        if error.errno not in _GONE:
+            raise
+    return True
+
+
+def receive(end: socket.socket, *, wait: bool) -> tuple[bytes, int | None] | None:
+    """Receive a message, and the descriptor that came with it; ``None``: there is none now. An empty one is the end.
+
+    A descriptor that got lost on the way, since this process may have no more of them, is ``-1``.
+    """
+    flags = _WAIT if wait else _AT_ONCE
+    try:
+        message, ancillary, told, _ = end.recvmsg(_ROOM, _ANCILLARY, flags)
+    except BlockingIOError:
+        return None
+    except ConnectionResetError:
+        # Told once, when the other side left messages of ours unread; what it sent before is still there.
+        return receive(end, wait=wait)
+    if not ancillary and not told & _CUT:
+        return message, None
+    files = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            files.frombytes(data[: len(data) - len(data) % files.itemsize])
+    if told & int(socket.MSG_TRUNC):
+        raise OSError(errno.EMSGSIZE, "a message of the engine was cut off")
+    return message, files[0] if files else -1
+
+
+def written_file(parts: Sequence[bytes | memoryview]) -> int:
+    """Return the descriptor of a new memory file with this content; it has no name, so nothing can stay behind."""
+    file = os.memfd_create("ordmap", os.MFD_CLOEXEC)
+    try:
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def read_file(file: int) -> bytes:
+    """Return the content of a memory file, and close it."""
+    try:
+        size = os.fstat(file).st_size
+        parts = []
+        place = 0
+        while place < size:
+            part = os.pread(file, size - place, place)
+            if not part:
+                raise OSError(errno.EIO, "a message of the engine is shorter than it says")
+            parts.append(part)
+            place += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(file)
+
+
+class Outbox:
+    """Messages that wait, in order, for room on the way. A descriptor that is ``owned`` is closed once it is sent."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._waiting: deque[tuple[bytes, int | None, bool]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def put(self, message: bytes, file: int | None = None, *, owned: bool = True) -> None:
+        """Send a message as soon as those before it are sent."""
+        if self._waiting or not send(self._end, message, file):
+            self._waiting.append((message, file, owned))
+        elif file is not None and owned:
+            os.close(file)
+
+    def flush(self) -> bool:
+        """Send what there is room for; ``True``: nothing waits any more."""
+        while self._waiting:
+            message, file, owned = self._waiting[0]
+            if not send(self._end, message, file):
+                return False
+            self._waiting.popleft()
+            if file is not None and owned:
+                os.close(file)
+        return True
+
+    def drop(self) -> None:
+        """Forget what was not sent."""
+        while self._waiting:
+            _, file, owned = self._waiting.popleft()
+            if file is not None and owned:
+                os.close(file)

@@ -1,0 +1,218 @@
+"""How a result is taken apart in the worker: its pickle, and its large buffers, which go to a block.
+
+Pickle's protocol 5 gives the buffers of arrays out of band. They are copied once, into a block; those that lie in a
+block already, since `ordmap.empty` made them, are not copied at all.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+from collections import ChainMap
+from collections.abc import Callable
+from typing import Any
+
+from ordmap.engine.blocks import Arena, Block
+from ordmap.engine.memory import address_of
+from ordmap.outcome import PackedError, Pickled, Raised, pack, pack_unpicklable
+
+__all__ = ["encode"]
+
+#: Bytes up to which a buffer stays in the pickle, a pickle in the message, a whole result out of a block.
+_SMALL = 2048
+
+_ALIGNMENT = 64
+
+#: In a fresh interpreter: makes classes known to pickle that it has not found. ``True``: it may find more now.
+find_classes: Callable[[], bool] | None = None
+
+#: A result in blocks: its pickle, or where that lies, and where its buffers lie.
+Placed = tuple[bytes | tuple[int, int, int], list[tuple[int, int, int]]]
+
+
+def encode(box: list[Any], arena: Arena, lent: list[Block]) -> tuple[Any, int]:
+    """Return the result in the box, emptying it, ready to travel, and its size. Blocks that it uses join ``lent``.
+
+    Nothing is raised: what can't be pickled is its item's failure.
+    """
+    if type(box[0]) is Raised:
+        packed, size = pack(box)
+        box.clear()
+        return packed[0], size
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        data = _pickled(box[0], buffers)
+    except BaseException as error:  # a user's __reduce__ may raise anything
+        failure: PackedError = pack_unpicklable(box.pop(), error)
+        return failure, 0
+    views = [buffer.raw() for buffer in buffers]
+    size = len(data) + sum(view.nbytes for view in views)
+    if size <= 2 * _SMALL and not views:
+        box.clear()
+        return Pickled(data), size
+    placed = _place(data, views, arena, lent)
+    if placed is None:  # no block to be had: by way of a message, copied
+        try:
+            data = _pickled(box[0], None)
+        except BaseException as error:
+            return pack_unpicklable(box.pop(), error), 0
+        box.clear()
+        return Pickled(data), size
+    sent, own = placed
+    # Nobody here may be able to write to what the caller gets. (An item's frame is gone; its dataset may hold it.)
+    for block in own:
+        block.handing_over = True
+    box.clear()
+    for view in views:
+        view.release()
+    for buffer in buffers:
+        buffer.release()
+    del views, buffers
+    return _separated(sent, own, arena, lent), size
+
+
+def _place(data: bytes, views: list[memoryview], arena: Arena, lent: list[Block]) -> tuple[Placed, list[Block]] | None:
+    """Copy into one block what isn't in a block yet. Also return the blocks that an item had for its own."""
+    own: list[Block] = []
+    parts = [_part_in_own(view, arena, own) for view in views]
+    needed = len(data) if len(data) > _SMALL else 0
+    for part, view in zip(parts, views, strict=True):
+        if part is None:
+            needed = _aligned(needed) + view.nbytes
+    if not needed and own:
+        return (data, [part for part in parts if part is not None]), own
+    block = arena.take(needed)
+    if block is None:
+        return None
+    place = len(data) if len(data) > _SMALL else 0
+    if place:
+        block.view[:place] = data
+    whole: list[tuple[int, int, int]] = []
+    for part, view in zip(parts, views, strict=True):
+        if part is not None:
+            whole.append(part)
+            continue
+        place = _aligned(place)
+        block.view[place : place + view.nbytes] = view
+        whole.append((block.number, place, view.nbytes))
+        place += view.nbytes
+    lent.append(block)
+    return ((block.number, 0, len(data)) if len(data) > _SMALL else data, whole), own
+
+
+def _part_in_own(view: memoryview, arena: Arena, own: list[Block]) -> tuple[int, int, int] | None:
+    """Return where in an item's own block a buffer lies, if it does; the block joins ``own``."""
+    if not arena.gives or (address := address_of(view)) is None:
+        return None
+    block = arena.given_at(address)
+    if block is None:
+        return None
+    if block not in own:
+        own.append(block)
+    return block.number, address - block.memory.address, view.nbytes
+
+
+def _separated(sent: Placed, own: list[Block], arena: Arena, lent: list[Block]) -> Any:
+    """Hand over the blocks that items made their results in, and copies of those that are still held here."""
+    data, parts = sent
+    for block in own:
+        if not arena.is_held(block):
+            lent.append(block)
+            continue
+        block.handing_over = False
+        copy = arena.take(block.size)
+        if copy is None:
+            return pack([Raised(MemoryError("there is no memory for a copy of this result"))])[0][0]
+        copy.view[:] = block.view
+        lent.append(copy)
+        parts = [(copy.number, *part[1:]) if part[0] == block.number else part for part in parts]
+    return data, parts
+
+
+def _aligned(place: int) -> int:
+    return -(-place // _ALIGNMENT) * _ALIGNMENT
+
+
+# Pickling
+
+
+def _pickled(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+    """Pickle by ``pickle``, and by ``cloudpickle`` what that refuses; large buffers join ``buffers``."""
+    callback = None if buffers is None else _collector(buffers)
+    if type(result) in (bytes, bytearray) and buffers is not None and len(result) > _SMALL:
+        result = _Bytes(result)
+    if "torch" in sys.modules and sys.modules["torch"] not in _registered:
+        _register_torch(sys.modules["torch"])
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=callback)
+    pickler.dispatch_table = _reducers
+    try:
+        pickler.dump(result)
+        return file.getvalue()
+    except Exception:
+        if buffers is not None:
+            buffers.clear()
+        if find_classes is not None and find_classes():
+            return _pickled(result, buffers)
+        import cloudpickle  # heavy, and seldom needed in a worker
+
+        return bytes(cloudpickle.dumps(result, pickle.HIGHEST_PROTOCOL, buffer_callback=callback))
+
+
+def _collector(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
+    def collect(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            small = buffer.raw().nbytes <= _SMALL
+        except BufferError:  # not contiguous
+            return True
+        if not small:
+            buffers.append(buffer)
+        return small
+
+    return collect
+
+
+class _Bytes:
+    """Bytes that go out of band, and are copied once at the other side."""
+
+    def __init__(self, content: bytes | bytearray) -> None:
+        self._content = content
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._content), (pickle.PickleBuffer(self._content),)
+
+
+def _reduced_view(view: memoryview) -> tuple[Any, ...]:
+    if not view.c_contiguous:
+        view = memoryview(view.tobytes()).cast(view.format, view.shape)  # type: ignore[call-overload]
+    return _view, (pickle.PickleBuffer(view), view.format, view.shape)
+
+
+def _view(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    flat = memoryview(buffer).cast("B")
+    return flat.cast(form, shape) if flat.nbytes else flat  # type: ignore[call-overload]
+
+
+_own_reducers: dict[type, Callable[[Any], tuple[Any, ...]]] = {memoryview: _reduced_view}
+_reducers: ChainMap[type, Any] = ChainMap(_own_reducers, copyreg.dispatch_table)
+_registered: set[Any] = set()
+
+
+def _register_torch(torch: Any) -> None:
+    """Have CPU tensors travel as the arrays that they are, rather than by torch's own way, which copies thrice."""
+    tensor = getattr(torch, "Tensor", None)
+    if tensor is None or not hasattr(torch, "from_numpy"):
+        return  # it is being imported
+    _registered.add(torch)
+
+    def reduced(value: Any) -> Any:
+        if value.device.type == "cpu" and value.layout is torch.strided and not value.requires_grad:
+            try:
+                return torch.from_numpy, (value.contiguous().numpy(),)
+            except (TypeError, RuntimeError):  # a type that numpy lacks, or a lazy or quantised tensor
+                pass
+        return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+    _own_reducers[tensor] = reduced

@@ -1,0 +1,101 @@
+"""How workers end: asked, then told, then killed; and with them what their items launched.
+
+Each worker leads a process group of its own. A group is signalled before its leader is reaped: until then the leader's
+number can't be another's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ordmap.engine.pool import Worker
+
+__all__ = ["end_workers", "reap", "said", "uninterrupted"]
+
+_ALL_SIGNALS = signal.valid_signals()
+
+#: Seconds that a worker with nothing in hand has to leave by itself, which includes its finalizers.
+_LEAVE = 1.0
+
+#: Seconds that a worker has to follow SIGTERM, which it does at once unless an item has set a handler.
+_GRACE = 0.1
+
+#: Seconds after which not even SIGKILL is waited for any longer: the kernel itself is stuck in a system call.
+_GIVE_UP = 5.0
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Have signals wait: an exception that a handler raises, Ctrl-C above all, must not leave a worker behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:
+    """End workers that were asked to leave: those busy at once, the others when they don't go. All are reaped."""
+    now = time.monotonic()
+    due: dict[Worker, tuple[int | None, float]] = {
+        worker: (signal.SIGTERM, now + (0 if worker in busy else _LEAVE)) for worker in workers
+    }
+    poll = select.poll()
+    by_file = {worker.pidfd: worker for worker in workers}
+    for file in by_file:
+        poll.register(file, select.POLLIN)
+    while due:
+        now = time.monotonic()
+        for worker, (number, when) in list(due.items()):
+            if when > now:
+                continue
+            if number is None:
+                del due[worker]
+                poll.unregister(worker.pidfd)
+                continue
+            _signal_group(worker, number)
+            due[worker] = (signal.SIGKILL, now + _GRACE) if number == signal.SIGTERM else (None, now + _GIVE_UP)
+        if not due:
+            break
+        wait = min(when for _, when in due.values()) - time.monotonic()
+        for file, _ in poll.poll(max(0, wait) * 1000 + 1):
+            worker = by_file[file]
+            poll.unregister(file)
+            due.pop(worker, None)
+            reap(worker)
+
+
+def reap(worker: Worker) -> int | None:
+    """End what a dead worker launched and left, and return its exit code, as ``subprocess`` gives it, where known."""
+    try:
+        os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOWAIT)
+        _signal_group(worker, signal.SIGKILL)
+        _, status = os.waitpid(worker.pid, 0)
+    except ChildProcessError:  # reaped already, by a caller that waits for any child
+        return None
+    return os.waitstatus_to_exitcode(status)
+
+
+def said(code: int | None) -> str:
+    """Return what an exit code says, as the end of a sentence about a worker."""
+    if code is None:
+        return "ended"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}"
+
+
+def _signal_group(worker: Worker, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(worker.pid, number)

@@ -1,0 +1,157 @@
+"""Workers by fork: each begins as a copy of the caller, with all that it holds."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ordmap.engine import channel
+from ordmap.engine.shelf import Shelf
+from ordmap.engine.worker import Seat, leashed, work
+
+if TYPE_CHECKING:
+    from ordmap.engine.pool import Crew, Worker
+
+__all__ = ["Fork"]
+
+
+class Fork:
+    """Starts workers by ``os.fork``."""
+
+    inherits = True
+
+    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        _mark_classes()
+        self._initializer = initializer
+        self._initargs = initargs
+
+    def __call__(self, crew: Crew, number: int) -> Worker:
+        from ordmap.engine.pool import Worker  # it asks for workers, and is not asked by them
+
+        results, own_results = channel.pair()
+        leash, own_leash = channel.pair()
+        seat = Seat(
+            number,
+            crew.board,
+            crew.taking.dup(),
+            crew.offers.dup(),
+            own_results,
+            own_leash,
+            crew.jobs,
+            crew.newest,
+            crew.allowance,
+            self._initializer,
+            self._initargs,
+        )
+        ours, theirs = (results, leash), (seat.tasks, seat.offers, own_results, own_leash)
+        try:
+            pid = _forked()
+            if not pid:
+                _be_worker(seat, ours)
+        except BaseException:
+            for end in ours:
+                end.close()
+            raise
+        finally:
+            for end in theirs:
+                end.close()
+        with contextlib.suppress(OSError):  # the child does the same; whoever comes first
+            os.setpgid(pid, pid)
+        return Worker(number, pid, os.pidfd_open(pid), results, leash, Shelf(crew.board, number))
+
+
+def _mark_classes() -> None:
+    """Have cloudpickle know each class that travels by value by one mark, here and in the workers.
+
+    A class that was marked on one side only, when it travelled, would be another class on the other side.
+    """
+    found: dict[int, type] = {}  # by address: a metaclass may make its classes equal, or unhashable
+    pending: list[type] = [object]
+    while pending:
+        subclasses: list[type] = type.__subclasses__(pending.pop())
+        new = {id(kind): kind for kind in subclasses if id(kind) not in found}
+        found |= new
+        pending += new.values()
+    local = [kind for kind in found.values() if _goes_by_value(kind)]
+    if local:
+        from cloudpickle import cloudpickle  # heavy; most programs have no such class
+
+        for kind in local:
+            with contextlib.suppress(TypeError):
+                cloudpickle._get_or_create_tracker_id(kind)
+
+
+def _goes_by_value(kind: type) -> bool:
+    module = getattr(kind, "__module__", None)
+    if not isinstance(module, str):
+        return False
+    local = "<locals>" in kind.__qualname__ and module.partition(".")[0] not in sys.stdlib_module_names
+    return local or module == "__main__"
+
+
+def _forked() -> int:
+    """Fork, with all text printed that has been written so far."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a closed or odd stream has nothing that could be printed twice
+            stream.flush()
+    with warnings.catch_warnings():
+        # Python ≥ 3.12 warns of a fork beside threads. The child runs no code of theirs.
+        warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
+        return os.fork()
+
+
+def _be_worker(seat: Seat, callers: tuple[Any, ...]) -> None:
+    """Turn this copy of the caller into a worker; does not return."""
+    try:
+        os.setpgid(0, 0)
+        leashed(seat.leash)
+        for end in callers:
+            end.close()
+        signal.set_wakeup_fd(-1)
+        # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`
+        atexit._clear()
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util._finalizer_registry.clear()
+            util._run_after_forkers()
+        _renew_streams()
+    except BaseException:
+        os._exit(1)
+    work(seat)
+
+
+#: The caller's streams, kept so that nothing they have buffered is ever written here.
+_inherited: list[object] = []
+
+
+def _renew_streams() -> None:
+    """Have standard streams of this process's own: the caller's may hold text, which the caller will print."""
+    _inherited.extend((sys.stdin, sys.stdout, sys.stderr))
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123  for the life of this process
+    if os.isatty(0):  # a program that an item runs would be stopped when it reads, being in the background
+        os.dup2(sys.stdin.fileno(), 0)
+    sys.stdout = _renewed(sys.stdout, 1)
+    sys.stderr = _renewed(sys.stderr, 2)
+
+
+def _renewed(stream: TextIO, file: int) -> TextIO:
+    """Return a stream like this one, empty; one that isn't plainly the process's own is left as it is."""
+    if not isinstance(stream, io.TextIOWrapper) or stream.closed:
+        return stream
+    try:
+        if stream.fileno() != file:
+            return stream
+    except (OSError, ValueError):
+        return stream
+    # Line by line, since a worker that is ended in an item has no time to flush.
+    return open(file, "w", encoding=stream.encoding, errors=stream.errors, buffering=1, closefd=False)

@@ -1,0 +1,119 @@
+"""What is said on the channels, to the byte.
+
+To the workers, on the channel that all share, *tasks*: records of fixed size, then the pickled inputs, if any. A record
+is a row of chunks: ``count`` chunks of ``size`` indices each (the last may be shorter), numbered from ``serial``; or
+one chunk whose inputs lie ``start`` bytes behind the records, ``size`` bytes long.
+
+To one worker, on its own channel, *notices*: a job to hold, or a run that is over. From a worker, on its own channel,
+*news*: an answer, or a word on the worker itself. What is long comes in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from typing import NamedTuple
+
+__all__ = [
+    "ANSWER",
+    "BLOCK",
+    "DROPPED",
+    "FAULT",
+    "FORGET",
+    "JOB",
+    "NEWS",
+    "NOTICE",
+    "Order",
+    "packed_orders",
+    "unpacked_orders",
+]
+
+_COUNT = Struct("<I")
+_RECORD = Struct("<BBxxIQIIqqq")  # kind, patient, run, serial, count, size, start, stop, step
+_RANGE, _PICKLED = 1, 2
+
+#: kind, serial number, seconds, bytes; then the outcomes, unless they come in a file
+NEWS = Struct("<BQdQ")
+ANSWER, FAULT, BLOCK, DROPPED = range(1, 5)
+
+#: kind, run
+NOTICE = Struct("<BI")
+JOB, FORGET = 1, 2
+
+
+class Order(NamedTuple):
+    """A chunk to compute. ``patient``: to its end, however long that takes."""
+
+    run: int
+    serial: int
+    patient: bool
+    keys: range | bytes  # bytes: a pickled list
+
+
+def packed_orders(orders: Sequence[Order]) -> bytes:
+    """Return the message that says these orders; chunks of indices that go on from each other share a record."""
+    run, serial, patient, row = orders[0]
+    if len(orders) == 1 and isinstance(row, range):  # by far the most
+        return _COUNT.pack(1) + _RECORD.pack(_RANGE, patient, run, serial, 1, len(row), row.start, row.stop, row.step)
+    records: list[bytes] = []
+    bodies: list[bytes] = []
+    place = 0
+    i = 0
+    while i < len(orders):
+        order = orders[i]
+        keys = order.keys
+        if isinstance(keys, bytes):
+            record = (_PICKLED, order.patient, order.run, order.serial, 1, len(keys), place, 0, 0)
+            bodies.append(keys)
+            place += len(keys)
+            i += 1
+        else:
+            count = _row(orders, i)
+            last = orders[i + count - 1].keys
+            stop = last.stop if isinstance(last, range) else keys.stop
+            record = (_RANGE, order.patient, order.run, order.serial, count, len(keys), keys.start, stop, keys.step)
+            i += count
+        records.append(_RECORD.pack(*record))
+    return b"".join((_COUNT.pack(len(records)), *records, *bodies))
+
+
+def _row(orders: Sequence[Order], first: int) -> int:
+    """Return how many orders from the first on are one row of chunks."""
+    run, serial, patient, keys = orders[first]
+    if not isinstance(keys, range):
+        return 1
+    count = 1
+    for order in orders[first + 1 :]:
+        previous = orders[first + count - 1].keys
+        if (
+            order.run != run
+            or order.serial != serial + count
+            or order.patient != patient
+            or not isinstance(order.keys, range)
+            or not isinstance(previous, range)
+            or order.keys.step != keys.step
+            or len(previous) != len(keys)
+            or len(order.keys) > len(keys)
+            or order.keys.start != previous.start + len(previous) * keys.step
+        ):
+            break
+        count += 1
+    return count
+
+
+def unpacked_orders(message: bytes) -> Iterator[Order]:
+    """Yield the orders of a message, in their order."""
+    (records,) = _COUNT.unpack_from(message)
+    bodies = _COUNT.size + records * _RECORD.size
+    for n in range(records):
+        kind, patient, run, serial, count, size, start, stop, step = _RECORD.unpack_from(
+            message, _COUNT.size + n * _RECORD.size
+        )
+        if kind == _PICKLED:
+            yield Order(run, serial, bool(patient), message[bodies + start : bodies + start + size])
+        elif count == 1:
+            yield Order(run, serial, bool(patient), range(start, stop, step))
+        else:
+            row = range(start, stop, step)
+            for i in range(count):
+                yield Order(run, serial + i, bool(patient), row[i * size : (i + 1) * size])

@@ -1,0 +1,602 @@
+"""The caller's side: a crew of workers, what each was given, and what is to be done when one dies.
+
+::
+
+    submit ──> tasks ──task channel──> workers            tasks: every chunk not answered yet, by serial number
+    collect <── answers <──result channels── workers      board: which of them a worker holds, and how far it is
+
+There is no thread here. Only a call of `Crew.submit` or `Crew.collect` sends and receives, in the thread that makes it;
+of several that wait at a time, one polls for all.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import pickle
+import platform
+import resource
+import select
+import signal
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ordmap.backends import Job
+from ordmap.backends.pool import POOL_CLOSED, initializer_failed
+from ordmap.engine import channel
+from ordmap.engine.board import ITEM, LOADING, Board
+from ordmap.engine.ending import end_workers, reap, said, uninterrupted
+from ordmap.engine.ledger import Ledger, Task
+from ordmap.engine.memory import free_memory
+from ordmap.engine.message import (
+    ANSWER,
+    BLOCK,
+    DROPPED,
+    FAULT,
+    FORGET,
+    JOB,
+    NEWS,
+    NOTICE,
+)
+from ordmap.engine.parcel import Parcel
+from ordmap.engine.run import EngineRun
+from ordmap.engine.shelf import Lent, Shelf
+from ordmap.engine.worker import Held
+from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError, WorkerDiedError
+from ordmap.outcome import Answer, Raised, one_line, opened
+
+__all__ = ["Crew", "Launch", "Worker"]
+
+#: Seconds that closing a run waits for another thread to leave the crew to it.
+_PATIENCE = 1.0
+
+#: Seconds that an item may go on after its run is over, before it costs its worker.
+_GRACE = 0.2
+
+#: Deaths in a row, with no item begun, that count against a chunk, a job, or the start of workers.
+_DEATHS = 3
+
+#: Seconds between two attempts to send what there was no room for.
+_RETRY = 0.02
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker, as the caller knows it. ``pidfd`` becomes readable with its death, whoever holds its channel open."""
+
+    number: int
+    pid: int
+    pidfd: int
+    results: socket.socket
+    leash: socket.socket
+    shelf: Shelf
+    notices: channel.Outbox = field(init=False)
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.notices = channel.Outbox(self.results)
+        self.name = f"{platform.node()}:{self.pid}"
+
+
+class Launch(Protocol):
+    """A way to start workers; ``inherits``: they have all that the caller has, as of now."""
+
+    inherits: bool
+
+    def __call__(self, crew: Crew, number: int) -> Worker:
+        """Start a worker; an ``OSError`` says why there can be none."""
+
+
+class Crew:
+    """Some workers and the runs that use them. Belongs to the process that made it."""
+
+    def __init__(self, size: int, launch: Launch, lock: threading.RLock) -> None:
+        self.process = os.getpid()
+        self.jobs: dict[int, Held] = {}
+        self.newest = 0
+        self.runs: set[EngineRun] = set()
+        self.ended = False
+        self.board_file = -1
+        if not launch.inherits:
+            self.board_file = os.memfd_create("ordmap-board", os.MFD_CLOEXEC)
+            os.ftruncate(self.board_file, Board.size(size))
+        self.board = Board(size, self.board_file)
+        self.offers, self.taking = channel.pair()
+        self.allowance = _allowance(size)
+        self._launch = launch
+        self.size = size
+        self._parcels: dict[int, Parcel] = {}
+        self._workers: dict[int, Worker] = {}
+        self._by_file: dict[int, Worker] = {}
+        self._ledger = Ledger(self.board, self.offers, self.taking)
+        self._stillborn = 0
+        self._unloaded = 0
+        self._strays: dict[Worker, tuple[int, float]] = {}
+        self._fault: OrdmapError | None = None
+        self._kept: tuple[Job, int] | None = None
+        # The pool's own, lest two threads take the two in different order. Re-entrant, since the garbage collector or a
+        # signal handler may close a run in here; and taken directly, since a handler's exception could leave it locked
+        # inside the methods of a Condition, which are Python.
+        self._lock = lock
+        self._leaving: deque[EngineRun] = deque()
+        self._turn = threading.Condition(self._lock)
+        self._leader: int | None = None
+        self._followers = 0
+        self._users = 0
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        _crews.add(self)
+
+    @property
+    def usable(self) -> bool:
+        """Whether a new run can be had here."""
+        return not self.ended and self._fault is None and self.process == os.getpid()
+
+    @property
+    def started(self) -> bool:
+        return bool(self._workers)
+
+    def start(self) -> None:
+        """Start the workers; on failure nothing is left."""
+        with self._lock:
+            try:
+                for number in range(self.size):
+                    self._hire(number)
+            except OSError as error:
+                self.end()
+                raise BackendUnavailableError(f"no worker process can be started: {error}") from error
+            except BaseException:
+                self.end()
+                raise
+
+    # Runs
+
+    def join(self, job: Job, parcel: Parcel | None = None, *, keep: bool = False) -> EngineRun:
+        """Begin a run. Workers that run already need the job as a ``parcel``.
+
+        With ``keep`` the workers hold on to the job after the run, for `join_known`.
+        """
+        with self._lock:
+            self.newest += 1
+            number = self.newest
+            self.jobs[number] = Held(job.compute, job.patience)
+            if parcel is not None:
+                self._parcels[number] = parcel
+                for worker in self._workers.values():
+                    _send_job(worker, number, parcel)
+                self.board.post_bulletin()
+            if keep:
+                forgotten, self._kept = self._kept, (job, number)
+                if forgotten is not None:
+                    self._forget_job(forgotten[1])
+            return self._joined(number)
+
+    def join_known(self, job: Job) -> EngineRun | None:
+        """Begin a run of the job that was kept, if this is the same."""
+        with self._lock:
+            if self._kept is None:
+                return None
+            known, number = self._kept
+            same = known.subject is job.subject and type(known.compute) is type(job.compute)
+            if not same or known.patience != job.patience:
+                return None
+            return self._joined(number)
+
+    def _joined(self, number: int) -> EngineRun:
+        run = EngineRun(self, number)
+        self.runs.add(run)
+        return run
+
+    def _forget_job(self, number: int) -> None:
+        """Have the workers let go of a job that no run needs any more."""
+        if self.ended or (self._kept is not None and self._kept[1] == number):
+            return
+        if any(run.number == number for run in self.runs):
+            return
+        self.jobs.pop(number, None)
+        parcel = self._parcels.pop(number, None)
+        if parcel is not None:
+            parcel.close()
+        for worker in self._workers.values():
+            worker.notices.put(NOTICE.pack(FORGET, number))
+        self.board.post_bulletin()
+
+    def close_run(self, run: EngineRun) -> None:
+        """End a run, at once or, where this thread can't have the lock, as soon as it is free.
+
+        The garbage collector may close a run of one pool in a thread that holds the lock of another. Two threads that
+        do so crosswise must not wait for each other for ever.
+        """
+        self._leaving.append(run)
+        self._settle()
+
+    def _settle(self) -> None:
+        while self._leaving and self._lock.acquire(timeout=_PATIENCE):
+            try:
+                run = self._leaving.popleft() if self._leaving else None
+                if run is not None:
+                    self._leave(run)
+                    run.end()
+                    self._rouse()
+            finally:
+                self._lock.release()
+
+    def _leave(self, run: EngineRun) -> None:
+        """End a run: workers give up what they have of it."""
+        with self._lock:
+            if run not in self.runs:
+                return
+            self.runs.discard(run)
+            if not self.ended:
+                self._note_strays(run)
+                self._forget_job(run.number)
+                self._ledger.strike_run(run)
+
+    def _note_strays(self, run: EngineRun) -> None:
+        """Note which workers are in an item that nobody waits for any more."""
+        for worker in self._workers.values():
+            serial = self.board.row(worker.number)[0]
+            task = self._ledger.find(serial)
+            if task is not None and task.run is run:
+                self._strays[worker] = serial, time.monotonic() + _GRACE
+
+    def _end_strays(self) -> None:
+        """Kill workers that an item of a run that is over holds up; their places are filled like any other's."""
+        for worker, (serial, when) in list(self._strays.items()):
+            if self._workers.get(worker.number) is not worker or self.board.row(worker.number)[0] != serial:
+                del self._strays[worker]
+            elif time.monotonic() > when:
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+                del self._strays[worker]
+
+    # Tasks
+
+    def submit(self, run: EngineRun, ticket: int, keys: Sequence[Any]) -> None:
+        """Have a chunk computed."""
+        with self._lock:
+            self._users += 1
+            try:
+                if not self.ended:
+                    self._ledger.put(Task(run, ticket, keys, patient=False, serials=[]))
+            finally:
+                self._users -= 1
+                self._let_go()
+        if self._leaving:
+            self._settle()
+
+    # Answers
+
+    def collect(self, run: EngineRun, *, wait: bool) -> Sequence[tuple[int, Answer]]:
+        """Return a run's answers; see `ordmap.backends.Run.collect`."""
+        me = threading.get_ident()
+        with self._lock:
+            self._users += 1
+        try:
+            polled = False
+            while True:
+                with self._lock:
+                    while self._leader is not None and self._leader != me and run.waits and not self._stopped():
+                        if not wait:
+                            return ()
+                        self._followers += 1
+                        try:
+                            self._turn.wait()
+                        finally:
+                            self._followers -= 1
+                    if not run.waits or self._stopped() or (polled and not wait):
+                        return self._given(run)
+                    self._leader = me
+                try:
+                    # Whoever needs this thread's attention writes to a descriptor that is polled here.
+                    self._end_strays()
+                    retry = (
+                        bool(self._strays)
+                        or self._ledger.waits
+                        or any(worker.notices for worker in self._workers.values())
+                    )
+                    events = self._epoll.poll((_RETRY if retry else -1) if wait else 0)
+                    with self._lock:
+                        self._attend(events)
+                finally:
+                    with self._lock:
+                        self._leader = None
+                        if self._followers:
+                            self._turn.notify_all()
+                polled = True
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._let_go()
+            if self._leaving:
+                self._settle()
+
+    def _stopped(self) -> bool:
+        return self.ended or self._fault is not None
+
+    def _given(self, run: EngineRun) -> Sequence[tuple[int, Answer]]:
+        woken = run.woken
+        answers = run.take()
+        if not answers and not woken:
+            if run.closed or self.ended:
+                raise OrdmapError(POOL_CLOSED)
+            if run.fault is not None:
+                raise run.fault
+            if self._fault is not None:
+                raise self._fault
+        return answers
+
+    def wake(self) -> None:
+        """Have whoever polls look at what has changed; from any thread."""
+        with self._lock:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        # Also where nobody polls yet: this may be a signal handler, in a thread that is about to.
+        if self._users and not self._epoll.closed:
+            os.eventfd_write(self._wake, 1)
+        self._turn.notify_all()
+
+    def _attend(self, events: Sequence[tuple[int, int]]) -> None:
+        """Do what the events call for. If that fails half-way nobody may wait for this crew any more."""
+        try:
+            self._respond(events)
+            if not self.ended:
+                self._ledger.flush()
+                for worker in self._workers.values():
+                    worker.notices.flush()
+        except BaseException as error:
+            if self._fault is None:
+                self._fault = OrdmapError(f"the workers of this run were given up: {type(error).__name__}: {error}")
+            raise
+
+    def _respond(self, events: Sequence[tuple[int, int]]) -> None:
+        dead = []
+        for file, _ in events:
+            if self.ended:  # by a signal handler, or the garbage collector
+                return
+            worker = self._by_file.get(file)
+            if file == self._wake:
+                _read_eventfd(file)
+            elif worker is not None and file == worker.pidfd:
+                dead.append(worker)
+            elif worker is not None:
+                self._receive(worker)
+        for worker in dead:
+            if not self.ended and self._workers.get(worker.number) is worker:
+                self._bury(worker)
+
+    def _receive(self, worker: Worker) -> None:
+        """Take in all that a worker has sent."""
+        while (received := channel.receive(worker.results, wait=False)) is not None:
+            message, file = received
+            if not message:
+                # The end is only a hint of a death: that is the pidfd's to say.
+                self._forget_file(worker.results.fileno())
+                return
+            kind, number, _, nbytes = news = NEWS.unpack_from(message)
+            if kind == ANSWER:
+                self._take_answer(worker, news, message[NEWS.size :], file)
+            elif kind == BLOCK and file is not None:
+                worker.shelf.put(number, nbytes, file)
+            elif kind == DROPPED:
+                worker.shelf.drop(number)
+            elif kind == FAULT:
+                self._take_fault(worker, number, message[NEWS.size :])
+
+    def _take_answer(self, worker: Worker, news: tuple[int, int, float, int], data: bytes, file: int | None) -> None:
+        _, serial, elapsed, nbytes = news
+        task = self._ledger.find(serial)
+        if file == -1:
+            outcomes: list[Any] = [Raised(OSError(errno.EMFILE, "no more files can be opened, to receive this result"))]
+        else:
+            outcomes = pickle.loads(data if file is None else channel.read_file(file))
+            for i, outcome in enumerate(outcomes):
+                if type(outcome) is tuple:
+                    outcomes[i] = _lent(worker.shelf, outcome)
+        if task is None:
+            return  # of a run that is over, or the second answer around a death
+        if task.dead is not None and len(outcomes) == len(task.keys):
+            outcomes.append(task.dead)
+        self._unloaded = 0
+        self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name))
+
+    def _finish(self, task: Task, answer: Answer) -> None:
+        self._ledger.strike(task)
+        task.run.give(task.ticket, answer)
+
+    def _take_fault(self, worker: Worker, number: int, data: bytes) -> None:
+        raised = opened(pickle.loads(data))
+        if not number:
+            self._fault = initializer_failed(raised.error, worker.name)
+            return
+        for run in self.runs:
+            if run.number == number:
+                run.fault = RemoteError(
+                    f"the dataset can't be rebuilt in worker {worker.name}: {one_line(raised.error)}",
+                    remote_traceback=raised.traceback,
+                )
+
+    # Deaths
+
+    def _hire(self, number: int) -> None:
+        self.board.clear(number)
+        with uninterrupted():
+            worker = self._launch(self, number)
+            self._workers[number] = worker
+            if not self._launch.inherits:
+                for job, parcel in self._parcels.items():
+                    _send_job(worker, job, parcel)
+                if self.newest not in self.jobs:
+                    worker.notices.put(NOTICE.pack(FORGET, self.newest))  # there is none to wait for
+            for file in (worker.results.fileno(), worker.pidfd):
+                self._by_file[file] = worker
+                self._epoll.register(file, select.EPOLLIN)
+
+    def _forget_file(self, file: int) -> None:
+        # Closing alone would not do it: while any other process holds the file too, its events would go on.
+        if self._by_file.pop(file, None) is not None:
+            self._epoll.unregister(file)
+
+    def _bury(self, worker: Worker) -> None:
+        """Take note of a death: what the worker sent counts, what it had is done again, another takes its place."""
+        self._receive(worker)
+        code = reap(worker)
+        self._forget_file(worker.results.fileno())
+        self._forget_file(worker.pidfd)
+        close_worker(worker)
+        del self._workers[worker.number]
+        how = f"worker {worker.name} {said(code)}"
+        if self.board.has_begun(worker.number):
+            self._stillborn = 0
+        else:
+            self._stillborn += 1
+            if self._stillborn >= _DEATHS:
+                self._fault = WorkerDiedError(f"workers die before they begin; the last: {how}")
+                return
+        self._recover(worker, how)
+        try:
+            self._hire(worker.number)
+        except OSError as error:
+            self._fault = WorkerDiedError(f"{how}, and no other can be started: {error}")
+
+    def _recover(self, worker: Worker, how: str) -> None:
+        """Send again what is lost with a worker, and answer for the item that ended it."""
+        serial, state, *_ = self.board.row(worker.number)
+        culprit = self._ledger.find(serial)
+        lost = self._ledger.take_lost(worker.number)
+        if culprit is not None:
+            self._blame(culprit, state, how)
+        self._ledger.put_again(lost)
+
+    def _blame(self, task: Task, state: int, how: str) -> None:
+        """Count a death against the chunk that the worker had in hand."""
+        if state >= ITEM:
+            place = state - ITEM
+            raised = Raised(WorkerDiedError(f"{how} while it computed this item"))
+            if place:
+                # What came before died with the worker: it is done again, to its end, and the answer ends with this.
+                task.keys = task.keys[:place]
+                task.patient = True
+                task.dead = raised
+            else:
+                self._finish(task, Answer([raised], 0.0, 0, how.split()[1]))
+        elif state == LOADING:
+            self._unloaded += 1
+            if self._unloaded >= _DEATHS:
+                task.run.fault = WorkerDiedError(f"workers die while they unpickle the job; the last: {how}")
+        else:
+            task.deaths += 1
+            if task.deaths >= _DEATHS:
+                raised = Raised(WorkerDiedError(f"workers die while they unpickle this input; the last: {how}"))
+                self._finish(task, Answer([raised], 0.0, 0, how.split()[1]))
+
+    # The end
+
+    def end(self) -> None:
+        """End the workers, with what they launched; any number of times."""
+        if self.process != os.getpid():
+            return
+        with uninterrupted(), self._lock:
+            if not self.ended:
+                self.ended = True
+                self.board.ask_to_leave()
+                self.offers.shutdown(socket.SHUT_RDWR)
+                workers = list(self._workers.values())
+                end_workers(workers, [worker for worker in workers if self.board.is_busy(worker.number)])
+                self._rouse()
+            self._let_go()
+
+    def __del__(self) -> None:
+        if not self.ended:
+            self.end()
+
+    def _let_go(self) -> None:
+        """Close the descriptors once the crew has ended and nobody is inside a call any more."""
+        if self.ended and not self._users and not self._epoll.closed:
+            self.close_files()
+            self.board.close()
+
+    def close_files(self) -> None:
+        """Close this process's descriptors of the crew, whoever else has them."""
+        if self._epoll.closed:
+            return
+        self._epoll.close()
+        os.close(self._wake)
+        self.offers.close()
+        self.taking.close()
+        if self.board_file >= 0:
+            os.close(self.board_file)
+        for parcel in self._parcels.values():
+            parcel.close()
+        self._parcels.clear()
+        for worker in self._workers.values():
+            close_worker(worker)
+        self._workers.clear()
+        self._by_file.clear()
+        self._ledger.clear()
+
+
+def close_worker(worker: Worker) -> None:
+    worker.notices.drop()
+    worker.results.close()
+    worker.leash.close()
+    worker.shelf.close()
+    os.close(worker.pidfd)
+
+
+def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:
+    try:
+        return Lent(shelf, *placed)
+    except OSError as error:  # a block in it could not be mapped
+        return Raised(error)
+
+
+def _allowance(workers: int) -> tuple[int, int]:
+    """Return how many blocks a worker may have, and of how many bytes: a part of what this process can still get.
+
+    A block costs the caller a descriptor and a mapping (of which Linux grants 65,530). What goes beyond is copied.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        files = 1 << 20
+    return max(2, min(files // 4, 16_384) // workers), max(1 << 26, free_memory() // 2 // workers)
+
+
+def _send_job(worker: Worker, number: int, parcel: Parcel) -> None:
+    worker.notices.put(NOTICE.pack(JOB, number), os.dup(parcel.file))
+
+
+def _read_eventfd(file: int) -> None:
+    try:
+        os.eventfd_read(file)
+    except BlockingIOError:
+        return  # another run's thread has read it
+
+
+#: The crews of this process that have not ended.
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
+def _end_crews() -> None:
+    for crew in list(_crews):
+        crew.end()
+
+
+def _abandon_crews() -> None:
+    """In a forked child: hold nothing of the caller's crews, whose workers must see the caller's death, not ours."""
+    for crew in list(_crews):
+        crew.ended = True
+        crew.close_files()
+        _crews.discard(crew)
+
+
+atexit.register(_end_crews)
+os.register_at_fork(after_in_child=_abandon_crews)

@@ -1,0 +1,72 @@
+"""One run on a crew: what its answers wait in until the window asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ordmap.backends.pool import POOL_CLOSED
+from ordmap.errors import OrdmapError
+from ordmap.indices import Chunk
+from ordmap.outcome import Answer
+
+if TYPE_CHECKING:
+    from ordmap.engine.pool import Crew
+
+__all__ = ["EngineRun"]
+
+
+class EngineRun:
+    """A run of the engine; ``number`` says to the workers which job its chunks are for."""
+
+    def __init__(self, crew: Crew, number: int) -> None:
+        self.number = number
+        self.closed = False
+        self.fault: OrdmapError | None = None
+        self.when_closed: Callable[[EngineRun], None] | None = None
+        self.crew = crew
+        self._answers: list[tuple[int, Answer]] = []
+        self._woken = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing yet for a waiting `collect` to return with."""
+        return not (self._answers or self._woken or self.closed or self.fault is not None)
+
+    @property
+    def woken(self) -> bool:
+        """Whether the next `take` ends a wait, whatever it gives."""
+        return self._woken
+
+    def give(self, ticket: int, answer: Answer) -> None:
+        """Put in an answer."""
+        self._answers.append((ticket, answer))
+
+    def take(self) -> Sequence[tuple[int, Answer]]:
+        """Take out the answers; also what `wake` left."""
+        self._woken = False
+        answers, self._answers = self._answers, []
+        return answers
+
+    def submit(self, ticket: int, chunk: Chunk) -> None:
+        if self.closed:
+            raise OrdmapError(POOL_CLOSED)
+        self.crew.submit(self, ticket, chunk.keys)
+
+    def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
+        return self.crew.collect(self, wait=wait)
+
+    def wake(self) -> None:
+        self._woken = True
+        self.crew.wake()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.crew.close_run(self)
+
+    def end(self) -> None:
+        """Let go of everything; called by the crew, once the run has left it."""
+        self._answers.clear()
+        if self.when_closed is not None:
+            self.when_closed(self)

@@ -1,0 +1,153 @@
+"""The caller's blocks: results of a worker that lie in memory shared with it.
+
+A result is opened in place: its arrays are views of the block. When the last of them is gone the block goes back to
+the worker. That holds for as long as worker and caller live; a result that is kept longer simply keeps its memory.
+
+A fork makes a second owner of every view. So, before it, the blocks in use become private memory, as all other memory
+of a process is: neither side sees what the other writes. They go back to their workers only to be thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import pickle
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from ordmap.engine.board import Board
+from ordmap.engine.memory import Memory, Span
+from ordmap.outcome import Sealed
+
+__all__ = ["Lent", "Shelf"]
+
+#: Where a buffer of a result lies: block, first byte, number of bytes.
+Part = tuple[int, int, int]
+
+
+class Shelf:
+    """The blocks of one worker, by number, as far as the caller knows them."""
+
+    def __init__(self, board: Board, worker: int) -> None:
+        self._returns = board.returns(worker)
+        self._size = len(self._returns)
+        self._returns[:] = memoryview(bytes(8 * self._size)).cast("Q")  # a worker before may have had it
+        self._sequence = itertools.count()  # drawing from it is atomic: views may end in any thread
+        self._blocks: dict[int, Memory] = {}
+        self._live: dict[int, weakref.ref[Span]] = {}
+        self._retired: set[int] = set()
+        self._open = True
+        _shelves.add(self)
+
+    def put(self, number: int, size: int, file: int) -> None:
+        """Take in a new block; its descriptor is the shelf's from here on."""
+        if file < 0:
+            return
+        try:
+            memory = self._blocks[number] = Memory(file, size)
+        except OSError:
+            os.close(file)  # a result in it says so
+        else:
+            _received.add(memory)
+
+    def drop(self, number: int) -> None:
+        """Let go of a block that the worker has given up."""
+        self._blocks.pop(number, None)
+
+    def close(self) -> None:
+        """Give nothing back any more. What is in use stays valid."""
+        self._open = False
+        self._blocks.clear()
+        self._live.clear()
+        self._returns.release()
+
+    def memory(self, number: int) -> Memory:
+        """Return a block, which outlives the shelf for as long as a result in it does."""
+        memory = self._blocks.get(number)
+        if memory is None:
+            raise OSError(errno.EMFILE, "no more files or memory could be mapped, to receive this result")
+        return memory
+
+    def watch(self, number: int, span: Span) -> None:
+        """Give a block back when this exporter of it is gone."""
+        if self._open:
+            self._live[number] = weakref.ref(span, lambda _: self.give_back(number))
+
+    def give_back(self, number: int) -> None:
+        """Have the worker use a block again."""
+        if not self._open:
+            return
+        self._live.pop(number, None)
+        word = number
+        if number in self._retired:
+            self._retired.discard(number)
+            self._blocks.pop(number, None)
+            word |= 0x10000
+        place = next(self._sequence)
+        with contextlib.suppress(ValueError):  # another thread closes the shelf at this moment
+            self._returns[place % self._size] = ((place + 1) & 0xFFFFFFFF) << 32 | word
+
+    def retire_live(self) -> None:
+        """Have what is in use now be used by nobody else, ever: a fork shares it."""
+        self._retired.update(self._live)
+
+    def abandon(self) -> None:
+        """After a fork, in the child."""
+        self._open = False
+        self._live.clear()
+        self._blocks.clear()
+
+
+class Lent(Sealed):
+    """A result in blocks, not opened yet; what is never opened gives its blocks back all the same."""
+
+    __slots__ = ("_data", "_memories", "_parts", "_shelf")
+
+    def __init__(self, shelf: Shelf, data: bytes | Part, parts: Sequence[Part]) -> None:
+        self._shelf = shelf
+        self._data = data
+        self._parts = parts if isinstance(data, bytes) else (*parts, data)
+        self._memories: dict[int, Memory] = {}
+        for number, _, _ in self._parts:
+            self._memories[number] = shelf.memory(number)
+
+    def open(self) -> Any:
+        views: dict[int, memoryview] = {}
+        while self._memories:
+            number, memory = self._memories.popitem()
+            span = memory.span()
+            self._shelf.watch(number, span)
+            views[number] = memoryview(span).cast("B")
+        buffers = [views[number][start : start + size] for number, start, size in self._parts]
+        data = self._data if isinstance(self._data, bytes) else buffers.pop()
+        return pickle.loads(data, buffers=buffers)
+
+    def __del__(self) -> None:
+        for number in self._memories:
+            self._shelf.give_back(number)
+
+
+_shelves: weakref.WeakSet[Shelf] = weakref.WeakSet()
+
+#: What results lie in or lay in; also after the shelf is gone, where a result is kept.
+_received: weakref.WeakSet[Memory] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for shelf in list(_shelves):
+        shelf.retire_live()
+    for memory in list(_received):
+        if memory.in_use:
+            memory.make_private()
+
+
+def _after_fork_in_child() -> None:
+    for shelf in list(_shelves):
+        shelf.abandon()
+    _shelves.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -1,0 +1,130 @@
+"""Workers as fresh interpreters, which never run the caller's ``__main__``.
+
+All are started before the first is waited for. What the caller's ``__main__`` defines comes by value, made by
+cloudpickle; its classes are put into the worker's own ``__main__``, where plain pickle finds them when they come back
+in results: a reference is far smaller and quicker than a class by value.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ordmap.engine import channel, codec
+from ordmap.engine.board import Board
+from ordmap.engine.parcel import Parcel, unpacked_parcel
+from ordmap.engine.shelf import Shelf
+from ordmap.engine.worker import Seat, leashed, work
+from ordmap.errors import BackendUnavailableError
+
+if TYPE_CHECKING:
+    from ordmap.engine.pool import Crew, Worker
+
+__all__ = ["Interpreter", "main"]
+
+
+class Interpreter:
+    """Starts workers by running Python anew."""
+
+    inherits = False
+
+    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        try:
+            self._luggage = Parcel((sys.argv, initializer, initargs))
+        except Exception as error:
+            raise BackendUnavailableError(
+                f"the initializer and its initargs can't be pickled for fresh interpreters: {error}"
+            ) from error
+
+    def __call__(self, crew: Crew, number: int) -> Worker:
+        from ordmap.engine.pool import Worker  # it asks for workers, and is not asked by them
+
+        results, own_results = channel.pair()
+        leash, own_leash = channel.pair()
+        files = (
+            crew.board_file,
+            crew.taking.fileno(),
+            crew.offers.fileno(),
+            own_results.fileno(),
+            own_leash.fileno(),
+            self._luggage.file,
+        )
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from ordmap.engine.spawn import main; "
+            f"main({files}, {number}, {crew.size}, {crew.allowance})"
+        )
+        command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code]  # type: ignore[attr-defined]
+        try:
+            process = subprocess.Popen(  # noqa: S603  this very interpreter
+                command, pass_fds=files, stdin=subprocess.DEVNULL, process_group=0
+            )
+        except BaseException:
+            results.close()
+            leash.close()
+            raise
+        finally:
+            own_results.close()
+            own_leash.close()
+        process.returncode = 0  # the crew waits for it
+        return Worker(number, process.pid, os.pidfd_open(process.pid), results, leash, Shelf(crew.board, number))
+
+
+def main(files: tuple[int, int, int, int, int, int], number: int, workers: int, allowance: tuple[int, int]) -> NoReturn:
+    """Be a worker: all that a fresh interpreter does."""
+    board_file, taking, offers, results, leash, luggage = files
+    for file in files:
+        os.set_inheritable(file, False)
+    leash_end = socket.socket(fileno=leash)
+    leashed(leash_end)
+    # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the caller has them all wait while it starts workers
+    board = Board(workers, board_file)
+    os.close(board_file)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    try:
+        sys.argv[:], initializer, initargs = unpacked_parcel(luggage)
+    except BaseException as error:
+        initializer, initargs = _raise, (error,)
+    codec.find_classes = fill_main
+    seat = Seat(
+        number,
+        board,
+        socket.socket(fileno=taking),
+        socket.socket(fileno=offers),
+        socket.socket(fileno=results),
+        leash_end,
+        {},
+        0,
+        allowance,
+        initializer,
+        initargs,
+    )
+    work(seat)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def fill_main() -> bool:
+    """Put the classes that cloudpickle has made for ``__main__`` into it; ``True``: there were any."""
+    from cloudpickle import cloudpickle
+
+    own = vars(sys.modules["__main__"])
+    found = False
+    for kind in list(getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", ())):
+        name = kind.__qualname__
+        if kind.__module__ == "__main__" and "." not in name and own.get(name) is not kind:
+            own[name] = kind
+            found = True
+    return found

@@ -1,0 +1,375 @@
+"""A worker's side: it takes chunks from the channel that all share, and answers on its own.
+
+::
+
+    task channel ──receive──> pending ──compute──> outbox ──> result channel
+    board <── who has which chunk, which item is next
+
+An answer for which the channel has no room waits in the outbox, while the next chunk is computed: a caller that is busy
+elsewhere holds nobody up. Every wait here ends with the caller: it shuts the channels, or its death kills this process
+(see `leashed`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import fcntl
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+
+from ordmap.backends.remote import TRAVELLING, unpacked
+from ordmap.engine import blocks, channel
+from ordmap.engine.blocks import Arena, Block
+from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
+from ordmap.engine.codec import encode
+from ordmap.engine.message import (
+    ANSWER,
+    BLOCK,
+    DROPPED,
+    FAULT,
+    JOB,
+    NEWS,
+    NOTICE,
+    Order,
+    packed_orders,
+    unpacked_orders,
+)
+from ordmap.engine.parcel import unpacked_parcel
+from ordmap.outcome import Raised, pack
+
+__all__ = ["Held", "Seat", "leashed", "work"]
+
+#: Exact types that the answer's own pickle carries as they are.
+_PLAIN = frozenset({bool, int, float, complex, type(None)})
+
+#: In how many messages a worker offers what it took and can't do soon.
+_OFFERS = 16
+
+#: Seconds that chunks which came in one message may take before those not begun are offered to others.
+_HOARD = 0.010
+
+#: Seconds between two attempts to send where the descriptors under way are too many, which nothing tells the end of.
+_RETRY = 0.010
+
+
+class Held(NamedTuple):
+    """A run's job, at a worker: what to call, and the seconds after which the rest of a chunk is handed back."""
+
+    compute: Callable[[Any], Any]
+    patience: float | None
+
+
+class _Unread(NamedTuple):
+    """A job that came, and is not unpickled before it is needed."""
+
+    file: int
+
+
+@dataclass
+class Seat:
+    """What a worker is given: its number, its ends of the channels, and the jobs that it knows from the start.
+
+    ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last
+    run whose job is among them. ``allowance``: how many blocks, of how many bytes, it may have. ``leash`` is the end
+    of a channel that nobody writes to, and that breaks with the caller's death.
+    """
+
+    number: int
+    board: Board
+    tasks: socket.socket
+    offers: socket.socket
+    results: socket.socket
+    leash: socket.socket
+    jobs: Mapping[int, Held]
+    newest: int
+    allowance: tuple[int, int]
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+
+
+def leashed(leash: socket.socket) -> None:
+    """Have this process, and what it launched, killed when the caller is gone, whatever runs here at that time.
+
+    The kernel sends the signal when the other end breaks: this needs no thread and no Python code.
+    """
+    end = leash.fileno()
+    fcntl.fcntl(end, fcntl.F_SETOWN, -os.getpgrp() if os.getpgrp() == os.getpid() else os.getpid())
+    fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([end], [], [], 0)[0]:
+        os._exit(1)  # it was gone before this was set up
+
+
+def work(seat: Seat) -> NoReturn:
+    """Be a worker, to the end of this process."""
+    code = 1
+    try:
+        _Worker(seat).serve()
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process as a program ends, but for what it inherited from the caller."""
+    with contextlib.suppress(Exception):
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util._exit_function()
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+class _Stop(Exception):  # noqa: N818  not an error
+    """The caller wants no more."""
+
+
+class _Worker:
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._number = seat.number
+        self._board = seat.board
+        self._words = seat.board.words
+        self._row = seat.board.row(seat.number)
+        self._tasks = seat.tasks
+        self._results = seat.results
+        self._jobs: dict[int, Held | _Unread | None] = dict(seat.jobs)
+        self._newest = seat.newest
+        self._arena = blocks.current = Arena(seat.board, seat.number, *seat.allowance)
+        self._outbox = channel.Outbox(seat.results)
+        self._pending: deque[Order] = deque()
+        self._pending_since = 0.0
+        self._bulletin = -1
+        self._process = os.getpid()
+
+    def serve(self) -> None:
+        """Compute what comes, until the caller wants no more."""
+        with contextlib.suppress(_Stop):
+            self._begin()
+            while True:
+                if not self._pending:
+                    self._take()
+                elif time.perf_counter() - self._pending_since > _HOARD:
+                    self._offer()
+                if self._pending:
+                    self._serve(self._pending.popleft())
+
+    def _begin(self) -> None:
+        seat = self._seat
+        if seat.initializer is not None:
+            try:
+                seat.initializer(*seat.initargs)
+            except BaseException as error:
+                self._report_fault(0, error)
+                while True:  # the caller ends this worker when it hears
+                    self._take()
+                    self._pending.clear()
+        self._board.begin(self._number)
+
+    # Tasks
+
+    def _take(self) -> None:
+        """Wait for a message with tasks, and meanwhile send what is in the outbox."""
+        while True:
+            self._heed()
+            if self._outbox.flush():
+                received = channel.receive(self._tasks, wait=True)
+            else:
+                self._wait_for_task_or_room()
+                received = channel.receive(self._tasks, wait=False)
+            if received is not None:
+                break
+        message, file = received
+        if not message:
+            raise _Stop
+        orders = list(unpacked_orders(message))
+        for order in orders:
+            self._board.take(order.serial, self._number)
+        if file is not None:  # it holds the inputs of the one order in the message
+            try:
+                if file < 0:
+                    raise OSError(errno.EMFILE, "the worker may have no more files open")
+                orders = [orders[0]._replace(keys=channel.read_file(file))]
+            except OSError as error:
+                self._answer(orders.pop().serial, pack([Raised(error)])[0], 0.0, 0)
+        self._pending.extend(orders)
+        self._pending_since = time.perf_counter()
+
+    def _wait_for_task_or_room(self) -> None:
+        poll = select.poll()
+        poll.register(self._tasks, select.POLLIN)
+        poll.register(self._results, select.POLLOUT)
+        events = dict(poll.poll())
+        if self._tasks.fileno() not in events and not self._outbox.flush():
+            time.sleep(_RETRY)  # there is room, yet no way: too many descriptors are under way
+
+    def _offer(self) -> None:
+        """Give back what came with a task that turned out long, as far as there is room for it."""
+        waiting = list(self._pending)
+        size = -(-len(waiting) // _OFFERS)
+        while waiting:
+            message = packed_orders(waiting[:size])
+            if len(message) > channel.LONG or not channel.send(self._seat.offers, message):
+                break
+            del waiting[:size]
+        self._pending = deque(waiting)
+        self._pending_since = time.perf_counter()
+
+    # Notices
+
+    def _heed(self) -> None:
+        """Read the notices that the bulletin tells of."""
+        bulletin = self._words[0]
+        if bulletin != self._bulletin:
+            self._bulletin = bulletin
+            if self._board.leaving:
+                raise _Stop
+            while self._read_notice(wait=False):
+                pass
+
+    def _read_notice(self, *, wait: bool) -> bool:
+        received = channel.receive(self._results, wait=wait)
+        if received is None:
+            return False
+        message, file = received
+        if not message:
+            raise _Stop
+        kind, run = NOTICE.unpack_from(message)
+        self._newest = max(self._newest, run)
+        if kind == JOB:
+            self._jobs[run] = _Unread(-1 if file is None else file)
+        else:
+            job = self._jobs.pop(run, None)
+            if isinstance(job, _Unread) and job.file >= 0:
+                os.close(job.file)
+        return True
+
+    def _job(self, order: Order) -> Held | None:
+        """Return the job of an order; ``None``: its run is over, or it can't be had, which the caller knows."""
+        run = order.run
+        while run > self._newest:
+            self._read_notice(wait=True)  # it was sent before the task, but maybe not yet taken by this channel
+        job = self._jobs.get(run)
+        if isinstance(job, _Unread):
+            self._row[1] = LOADING
+            try:
+                if job.file < 0:
+                    raise OSError(errno.EMFILE, "the worker may have no more files open")
+                job = Held(*unpacked_parcel(job.file))
+            except BaseException as error:
+                job = None
+                self._report_fault(run, error)
+            self._jobs[run] = job
+        return job
+
+    # Items
+
+    def _serve(self, order: Order) -> None:
+        """Compute the items of a chunk, and answer."""
+        row, words = self._row, self._words
+        row[1] = TAKEN
+        row[0] = order.serial
+        job = self._job(order)
+        if job is None:
+            row[0] = 0
+            return
+        compute, keys = _inputs(order, job.compute)
+        outcomes: list[Any] = []
+        nbytes = 0
+        lent: list[Block] = []
+        bulletin = self._bulletin
+        clock = time.perf_counter
+        began = clock()
+        give_up = began + job.patience if job.patience is not None and not order.patient else float("inf")
+        state = ITEM
+        for key in keys:
+            row[1] = state
+            state += 1
+            try:
+                result = compute(key)
+            except BaseException as error:
+                # The frame of this loop is of no interest to the user.
+                error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
+                result = Raised(error)
+            if type(result) not in _PLAIN:
+                box = [result]
+                result = None  # from here on the box alone holds it
+                result, size = encode(box, self._arena, lent)
+                nbytes += size
+            outcomes.append(result)
+            if clock() >= give_up:
+                break
+            if words[0] != bulletin:
+                self._heed()
+                bulletin = self._bulletin
+                if order.run not in self._jobs:
+                    for block in lent:
+                        self._arena.put_back(block)
+                    row[0] = 0
+                    return
+        del result  # an idle worker keeps no result alive
+        elapsed = clock() - began
+        self._send_blocks(lent)
+        self._answer(order.serial, outcomes, elapsed, nbytes + 32 * len(outcomes))
+        row[0] = 0
+
+    def _answer(self, serial: int, outcomes: list[Any], elapsed: float, nbytes: int) -> None:
+        if os.getpid() != self._process:
+            os._exit(0)  # an item forked, and this is its child, which nobody told to end
+        data = pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL)
+        head = NEWS.pack(ANSWER, serial, elapsed, nbytes)
+        if len(data) <= channel.LONG:
+            self._outbox.put(head + data)
+            return
+        try:
+            file = channel.written_file([data])
+        except OSError as error:
+            packed, _ = pack([Raised(error)])
+            self._outbox.put(head + pickle.dumps(packed * len(outcomes), pickle.HIGHEST_PROTOCOL))
+        else:
+            self._outbox.put(head, file)
+
+    def _send_blocks(self, lent: list[Block]) -> None:
+        """Note that the caller has these blocks, and make those known to it that are new."""
+        while self._arena.dropped:  # before those that are new, which may have their numbers
+            self._outbox.put(NEWS.pack(DROPPED, self._arena.dropped.pop(0), 0.0, 0))
+        for block in lent:
+            self._arena.lend(block)
+            if not block.sent:
+                block.sent = True
+                self._outbox.put(NEWS.pack(BLOCK, block.number, 0.0, block.size), block.memory.file, owned=False)
+
+    def _report_fault(self, run: int, error: BaseException) -> None:
+        packed, _ = pack([Raised(error)])
+        self._outbox.put(NEWS.pack(FAULT, run, 0.0, 0) + pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL))
+
+
+def _inputs(order: Order, compute: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+    """Return what to call, and with what: an input that is not plain is unpickled within its item."""
+    if isinstance(order.keys, range):
+        return compute, order.keys
+    keys = pickle.loads(order.keys)
+    return (_unpacking(compute) if type(keys[0]) in TRAVELLING else compute), keys
+
+
+def _unpacking(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def unpack_and_compute(key: Any) -> Any:
+        return compute(unpacked(key))
+
+    return unpack_and_compute

@@ -1,0 +1,367 @@
+"""Results in memory blocks: they are equal, nobody else writes to them, and nothing of them is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import resource
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+np = pytest.importorskip("numpy")
+
+import ordmap
+from ordmap import Processes, ordered_imap, ordered_map
+from ordmap.engine import available
+from test_engine import Items, children, files, nothing_left, until  # noqa: F401
+
+pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
+
+
+def array(i, size=5000):
+    return np.full(size, i, dtype=np.float32)
+
+
+def mappings():
+    return Path("/proc/self/maps").read_text().count("memfd:ordmap")
+
+
+@dataclass
+class Sample:
+    image: object
+    label: int
+    more: dict
+
+
+def read_only(x):
+    x.flags.writeable = False
+    return x
+
+
+RESULTS = {
+    "plain": np.arange(10_000.0),
+    "small": np.arange(7),
+    "zero": np.zeros((0, 5)),
+    "scalar": np.array(3.5),
+    "fortran": np.asfortranarray(np.arange(40_000.0).reshape(100, 400)),
+    "strided": np.arange(40_000.0)[::3],
+    "transposed": np.arange(40_000.0).reshape(100, 400).T,
+    "bool": np.ones(9000, dtype=bool),
+    "structured": np.zeros(5000, dtype=[("a", "i4"), ("b", "f8", (2,))]),
+    "objects": np.array([{"a": 1}, None, "x"] * 2000, dtype=object),
+    "strings": np.array(["abc", "de"] * 4000),
+    "dates": np.arange("2020-01", "2024-01", dtype="datetime64[D]"),
+    "read-only": read_only(np.arange(20_000)),
+    "nested": {"x": [np.arange(5000), (np.ones(3000), "s")], "y": np.arange(3)},
+    "dataclass": Sample(np.arange(5000), 3, {"k": np.ones((50, 50))}),
+    "bytes": random.Random(0).randbytes(1_000_000),
+    "bytearray": bytearray(b"abc" * 100_000),
+    "memoryview": memoryview(b"abcd" * 100_000).cast("i", (100, 1000)),
+    "text": "ä" * 100_000,
+    "list": list(range(50_000)),
+    "large": b"x" * 50_000_000,
+}
+
+
+def equal(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype
+        assert a.flags.writeable == b.flags.writeable
+        assert a.flags.f_contiguous == b.flags.f_contiguous
+        return np.array_equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and len(a) < 10:
+        return len(a) == len(b) and all(map(equal, a, b))
+    if isinstance(a, Sample):
+        return equal(vars(a), vars(b))
+    if isinstance(a, memoryview):
+        return a == b and a.format == b.format and a.shape == b.shape
+    return a == b
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_come_back_equal_and_writable_where_they_were(name):
+    result = RESULTS[name]
+    if name in ("strided", "transposed"):
+        for got in ordered_imap(Items(4, lambda i: result), 2, 2):
+            assert np.array_equal(got, result)
+        return
+    for got in ordered_imap(Items(4, lambda i: result), 2, 2):
+        assert equal(got, result)
+
+
+def test_results_that_are_kept_stay_as_they_are():
+    kept = list(ordered_imap(Items(200, array), 2, 16))
+    assert not children()
+    assert all((x == i).all() for i, x in enumerate(kept))
+    for i, x in enumerate(kept):
+        x += 1
+        assert (x == i + 1).all()
+    del kept, x
+    gc.collect()
+    assert not mappings()
+
+
+@pytest.mark.parametrize("view", [lambda x: x[7:], lambda x: x.reshape(50, 100), memoryview, lambda x: x[::2][3:]])
+def test_a_kept_view_keeps_its_result(view):
+    kept = [view(x) for x in ordered_imap(Items(100, array), 2, 8)]
+    assert all((np.asarray(x) == i).all() for i, x in enumerate(kept))
+
+
+def test_blocks_are_used_again():
+    addresses = set()
+    for i, x in enumerate(ordered_imap(Items(500, array), 2, 8)):
+        assert (x == i).all()
+        addresses.add(x.ctypes.data)
+    assert len(addresses) <= 24
+
+
+def test_one_kept_item_pins_no_more_than_its_own_block():
+    results = ordered_imap(Items(600, lambda i: array(i, 250_000)), 2, 8, chunksize=4)
+    kept = next(results)
+    for x in results:
+        most = mappings()
+    assert most <= 40
+    del x
+    results.close()
+    assert mappings() == 1
+    assert (kept == 0).all()
+
+
+def test_a_fork_whose_child_drops_a_kept_array_does_not_change_the_caller_s():
+    results = ordered_imap(Items(300, array), 2, 8)
+    kept = [next(results) for _ in range(5)]
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            kept[0] += 100  # a copy of the child's own
+            ok = (kept[0] == 100).all() and (kept[4] == 4).all()
+            del kept
+            gc.collect()
+            code = 0 if ok else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    for i, x in enumerate(results):
+        assert (x == i + 5).all()
+        assert all((y == j).all() for j, y in enumerate(kept))
+
+
+def test_a_child_sees_what_it_inherited_though_the_caller_drops_it():
+    results = ordered_imap(Items(300, array), 2, 8)
+    kept = [next(results) for _ in range(5)]
+    ready, go = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(go)
+        os.read(ready, 1)
+        os._exit(0 if all((y == j).all() for j, y in enumerate(kept)) else 3)
+    del kept
+    assert len(list(results)) == 295
+    os.close(go)
+    os.close(ready)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_dataset_of_results_is_not_changed_by_items_that_write_to_it():
+    dataset = list(ordered_imap(Items(40, array), 2, 8))
+
+    def item(i):
+        dataset[i] *= 2
+        return dataset[i]
+
+    assert all((x == 2 * i).all() for i, x in enumerate(ordered_imap(Items(40, item), 2, 8)))
+    assert all((x == i).all() for i, x in enumerate(dataset))
+
+
+def test_a_scratch_buffer_that_is_returned_each_time():
+    scratch = np.empty(5000)
+
+    def item(i):
+        scratch[:] = i
+        return scratch
+
+    assert all((x == i).all() for i, x in enumerate(list(ordered_imap(Items(200, item), 2, 16))))
+
+
+# ordmap.empty
+
+
+def test_empty_is_plain_outside_a_worker():
+    assert ordmap.empty((3, 2), "f4").shape == (3, 2)
+    assert ordmap.empty_like(np.ones(5, int)).dtype == np.dtype(int)
+    assert ordmap.empty(10_000).flags.owndata
+
+
+@pytest.mark.parametrize("chunksize", [None, 5])
+def test_arrays_made_in_place(chunksize):
+    def item(i):
+        a = ordmap.empty((100, 50), np.float32)
+        b = ordmap.empty_like(np.ones(3000))
+        a[:] = i
+        b[:] = -i
+        return {"a": a, "b": b[100:], "c": np.full(5000, i), "again": a}
+
+    for i, x in enumerate(ordered_imap(Items(300, item), 2, 20, chunksize=chunksize)):
+        assert (x["a"] == i).all()
+        assert (x["b"] == -i).all()
+        assert (x["c"] == i).all()
+        assert x["a"] is x["again"]
+        assert len(x["b"]) == 2900
+        x["a"] += 1
+
+
+def test_arrays_made_in_place_are_not_copied():
+    from ordmap.engine import blocks
+
+    def item(i):
+        a = ordmap.empty(10_000)
+        a[:] = i
+        return a, int(a.ctypes.data == next(iter(blocks.current._given))), len(blocks.current._lent)
+
+    for i, (x, own, lent) in enumerate(ordered_imap(Items(100, item), 1, 2)):
+        assert (x == i).all()
+        assert own
+        assert lent <= 4
+
+
+def test_arrays_made_in_place_and_kept_by_the_dataset_are_copied():
+    kept = []
+
+    def item(i):
+        if not kept:
+            kept.append(ordmap.empty(10_000))
+        kept[0][:] = i
+        return kept[0]
+
+    assert all((x == i).all() for i, x in enumerate(list(ordered_imap(Items(100, item), 2, 8))))
+
+
+# Bounds
+
+
+def test_no_descriptors_are_left_for_blocks():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(files()) + 60, before[1]))
+    try:
+        kept = list(ordered_imap(Items(400, array), 2, 100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert all((x == i).all() for i, x in enumerate(kept))
+
+
+def test_no_memory_is_left_for_blocks(monkeypatch):
+    from ordmap.engine import pool
+
+    monkeypatch.setattr(pool, "_allowance", lambda workers: (3, 1 << 20))
+    for size in (5000, 500_000):
+        kept = list(ordered_imap(Items(60, lambda i: array(i, size)), 2, 20))
+        assert all((x == i).all() for i, x in enumerate(kept))
+
+
+def test_results_of_many_sizes_keep_memory_bounded():
+    sizes = [random.Random(i).randrange(1, 200_000) for i in range(600)]
+    for i, x in enumerate(ordered_imap(Items(600, lambda i: array(i, sizes[i])), 2, 8)):
+        assert (x == i).all()
+        assert len(x) == sizes[i]
+
+
+@pytest.mark.parametrize("way", ["kill", "exit"])
+def test_a_worker_dies_and_its_results_live_on(way):
+    def item(i):
+        if i % 50 == 20:
+            os._exit(1)
+        return array(i)
+
+    kept = []
+    results = ordered_imap(Items(300, item), 2, 16, chunksize=3)
+    while True:
+        try:
+            kept.append(next(results))
+        except StopIteration:
+            break
+        except ordmap.WorkerDiedError as error:
+            kept.append(array(error.index))
+    assert len(kept) == 300
+    assert all((x == i).all() for i, x in enumerate(kept))
+
+
+def test_results_never_taken_give_their_blocks_back():
+    with Processes(2) as pool:
+        for _ in range(20):
+            results = ordered_imap(Items(100, array), backend=pool, prefetch=16)
+            assert (next(results) == 0).all()
+            results.close()
+        del results
+        gc.collect()
+        assert all((x == i).all() for i, x in enumerate(ordered_imap(Items(100, array), backend=pool, prefetch=16)))
+        assert mappings() <= 80
+
+
+def test_views_that_end_in_other_threads():
+    results = ordered_imap(Items(600, array), 2, 16)
+    hands = [[] for _ in range(4)]
+    stop = threading.Event()
+
+    def drop(hand):
+        while not stop.is_set() or hand:
+            while hand:
+                i, x = hand.pop()
+                assert (x == i).all()
+                del x
+            time.sleep(0.0005)
+
+    threads = [threading.Thread(target=drop, args=(hand,)) for hand in hands]
+    for thread in threads:
+        thread.start()
+    for i, x in enumerate(results):
+        hands[i % 4].append((i, x))
+        del x
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_never_two_live_results_in_the_same_memory():
+    """Keep, drop and fork at random, with checks."""
+    rng = random.Random()
+    results = ordered_imap(
+        Items(3000, lambda i: array(i, 1000 + i % 3 * 3000)), 3, 24, chunksize=rng.choice([None, 1, 4])
+    )
+    kept = {}
+    forked = []
+    for i, x in enumerate(results):
+        assert (x == i).all()
+        if rng.random() < 0.3:
+            kept[i] = x
+        del x
+        while len(kept) > 20 or (kept and rng.random() < 0.2):
+            j = rng.choice(list(kept))
+            assert (kept.pop(j) == j).all()
+        if rng.random() < 0.003:
+            pid = os.fork()
+            if not pid:
+                ok = all((x == j).all() for j, x in kept.items())
+                for x in kept.values():
+                    x[:] = -1
+                kept.clear()
+                gc.collect()
+                os._exit(0 if ok else 1)
+            forked.append(pid)
+    for pid in forked:
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_pillow_images_and_inputs():
+    Image = pytest.importorskip("PIL.Image")
+    image = Image.fromarray(np.arange(30_000, dtype=np.uint8).reshape(100, 100, 3))
+    for got in ordered_map(lambda x: x.rotate(0), [image] * 4, workers=2):
+        assert np.array_equal(np.asarray(got), np.asarray(image))

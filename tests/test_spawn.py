@@ -1,0 +1,145 @@
+"""Workers as fresh interpreters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ordmap import BackendUnavailableError, Processes, RemoteError, Spawn, WorkerDiedError, ordered_imap, ordered_map
+from ordmap.engine import available
+from test_engine import Items, children, gathered, nothing_left  # noqa: F401
+
+pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
+
+
+def test_results_are_those_of_map():
+    assert list(ordered_imap(Items(200, lambda i: i * i), 2, backend="spawn")) == [i * i for i in range(200)]
+    assert list(ordered_map(lambda x: x + 1, range(50), workers=2, backend="spawn")) == list(range(1, 51))
+
+
+def test_a_warm_pool_gets_the_next_dataset_and_keeps_its_workers():
+    with Spawn(2) as pool:
+        pids = set()
+        for run in range(4):
+            got = list(ordered_imap(Items(20, lambda i: (os.getpid(), i + run)), backend=pool))
+            assert [x for _, x in got] == [i + run for i in range(20)]
+            pids |= {pid for pid, _ in got}
+        assert len(pids) <= 2
+
+
+def test_a_static_dataset_is_sent_once():
+    class Counted(Items):
+        pickled = 0
+
+        def __reduce__(self):
+            Counted.pickled += 1
+            return list, (list(range(self.length)),)
+
+    dataset = Counted(20, None)
+    with Spawn(2, static_dataset=True) as pool:
+        for _ in range(3):
+            assert list(ordered_imap(dataset, backend=pool)) == list(range(20))
+    assert Counted.pickled == 1
+
+
+def test_a_death_costs_its_own_item_only():
+    got = gathered(ordered_imap(Items(20, lambda i: os._exit(3) if i == 7 else i), 2, 8, backend="spawn"))
+    assert isinstance(got[7], WorkerDiedError)
+    assert [x for i, x in enumerate(got) if i != 7] == [i for i in range(20) if i != 7]
+
+
+def test_a_worker_that_comes_late_knows_which_runs_are_over():
+    with Spawn(2) as pool:
+        assert list(ordered_imap(Items(5, lambda i: i), backend=pool)) == list(range(5))
+        for _ in range(3):
+            got = gathered(ordered_imap(Items(12, lambda i: os._exit(3) if i == 4 else i), backend=pool, prefetch=4))
+            assert isinstance(got[4], WorkerDiedError)
+
+
+def test_what_can_not_be_pickled_is_refused_and_what_can_not_be_unpickled_is_said():
+    lock = threading.Lock()
+    with pytest.raises(BackendUnavailableError, match="can't be pickled"):
+        list(ordered_imap(Items(5, lambda i: lock), 2, backend="spawn"))
+    assert not children()
+
+    class Odd:
+        def __reduce__(self):
+            return int, ("x",)
+
+    odd = Odd()
+    with pytest.raises(RemoteError, match="the dataset can't be rebuilt in worker .*: ValueError: invalid literal"):
+        list(ordered_imap(Items(5, lambda i: odd), 2, backend="spawn"))
+
+
+def test_a_dataset_that_kills_while_it_is_unpickled():
+    class Deadly:
+        def __reduce__(self):
+            return os._exit, (4,)
+
+    deadly = Deadly()
+    with pytest.raises(WorkerDiedError, match="while they unpickle the job|before they begin"):
+        list(ordered_imap(Items(5, lambda i: deadly), 2, backend="spawn"))
+
+
+def test_initializers():
+    def begin(value):
+        os.environ["ORDMAP_TEST"] = value
+
+    with Spawn(2, initializer=begin, initargs=("x",)) as pool:
+        assert set(ordered_imap(Items(8, lambda i: os.environ["ORDMAP_TEST"]), backend=pool)) == {"x"}
+    with pytest.raises(WorkerDiedError, match="initializer failed"):
+        list(ordered_imap(range(4), backend=Spawn(2, initializer=lambda: 1 / 0)))
+
+
+def test_large_buffers_of_the_dataset_are_shared_and_written_to_apart():
+    np = pytest.importorskip("numpy")
+    big = np.zeros(2_000_000)
+
+    def item(i):
+        big[i] += 1
+        shared = next(
+            line
+            for line in open("/proc/self/maps")
+            if "memfd:ordmap" in line
+            and int(line.split("-")[0], 16) <= big.ctypes.data < int(line.split("-")[1].split()[0], 16)
+        )
+        return big[: i + 1].sum() <= i + 1, shared.split()[1]
+
+    assert set(ordered_imap(Items(40, item), 2, backend="spawn")) == {(True, "rw-p")}
+    assert not big.any()
+
+
+def test_a_script_needs_no_guard_and_its_classes_come_back(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom dataclasses import dataclass\nfrom ordmap import ordered_imap\n"
+        "print('run')\n"
+        "@dataclass\nclass Sample:\n    x: int\n"
+        "class Data:\n"
+        "    def __len__(self): return 20\n"
+        "    def __getitem__(self, i): return Sample(i), sys.argv[1:], __name__\n"
+        "got = list(ordered_imap(Data(), 2, backend='spawn'))\n"
+        "assert got == [(Sample(i), ['a', 'b'], '__main__') for i in range(20)], got\n"
+        "import pickle, ordmap\n"
+        "class Size:\n"
+        "    def __len__(self): return 4\n"
+        "    def __getitem__(self, i):\n"
+        "        from ordmap.engine.codec import _pickled\n"
+        "        return len(_pickled(Sample(i), []))\n"
+        "assert max(ordered_imap(Size(), 2, backend='spawn')) < 100\n"
+        "print('end')\n"
+    )
+    done = subprocess.run([sys.executable, script, "a", "b"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "run\nend\n"
+
+
+def test_forks_where_the_job_can_not_reach_a_warm_pool_of_fresh_interpreters(monkeypatch):
+    lock = threading.Lock()
+    with Processes(2) as pool:
+        assert list(ordered_imap(range(4), backend=pool)) == list(range(4))
+        assert list(ordered_imap(Items(4, lambda i: lock.locked()), backend=pool)) == [False] * 4
