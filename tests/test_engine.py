@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -684,6 +686,23 @@ def test_a_forked_child_that_lives_on_does_not_keep_workers_alive(tmp_path):
     until(lambda: not any(alive(int(entry.name)) for entry in tmp_path.iterdir()), 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_process_of_multiprocessing_and_a_program_begun_in_mid_run_leave_the_run_as_it_is():
+    def loop():
+        assert list(ordered_imap(range(20), 2)) == list(range(20))
+
+    results = ordered_imap(Items(200, lambda i: bytes([i]) * 5_000), 2, 8)
+    for i, result in enumerate(results):
+        assert result == bytes([i]) * 5_000
+        if i % 50 == 10:
+            process = multiprocessing.get_context("fork").Process(target=loop)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+            assert subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True, text=True).stdout == "1\n"
+    assert i == 199
+
+
 def test_workers_hold_no_descriptor_of_the_caller_s_pools():
     def item(i):
         return len(os.listdir("/proc/self/fd"))
@@ -693,10 +712,34 @@ def test_workers_hold_no_descriptor_of_the_caller_s_pools():
     assert max(counts) - min(counts) <= 1
 
 
-def test_a_million_items_leave_descriptors_flat():
-    results = ordered_imap(range(200_000), 2)
+def held():
+    """Return what the caller and its workers hold: descriptors, mappings, those of /dev/shm, and bytes of memory."""
+    processes = [os.getpid(), *children()]
+    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in processes)
+    return (
+        sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in processes),
+        maps.count("\n"),
+        maps.count("/dev/shm"),
+        sum(
+            1024 * int(re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())[1])
+            for pid in processes
+        ),
+    )
+
+
+@pytest.mark.parametrize(("length", "kind"), [(1_000_000, "numbers"), (100_000, "arrays")])
+def test_a_long_run_holds_no_more_at_its_end_than_at_its_beginning(length, kind):
+    np = pytest.importorskip("numpy")
+    item = (lambda i: i) if kind == "numbers" else (lambda i: np.full(1200, i))
+    results = ordered_imap(Items(length, item), 2, 256)
+    for _ in range(length // 20):
+        next(results)
+    before = held()
+    for _ in range(length - length // 20 - 1):
+        next(results)
+    after = held()
     next(results)
-    before = len(files())
-    for _ in results:
-        pass
-    assert len(files()) <= before
+    files, mappings, shared, nbytes = (now - then for now, then in zip(after, before))
+    assert (shared, list(results)) == (0, [])
+    assert max(files, mappings) <= 32, (before, after)
+    assert nbytes < 16_000_000, (before, after)

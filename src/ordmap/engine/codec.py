@@ -210,9 +210,22 @@ def _register_torch(torch: Any) -> None:
     def reduced(value: Any) -> Any:
         if value.device.type == "cpu" and value.layout is torch.strided and not value.requires_grad:
             try:
-                return torch.from_numpy, (value.contiguous().numpy(),)
-            except (TypeError, RuntimeError):  # a type that numpy lacks, or a lazy or quantised tensor
+                return _reduced_tensor(torch, value.contiguous())
+            except (TypeError, RuntimeError):  # a lazy or quantised tensor
                 pass
         return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
     _own_reducers[tensor] = reduced
+
+
+def _reduced_tensor(torch: Any, tensor: Any) -> tuple[Any, ...]:
+    try:
+        return torch.from_numpy, (tensor.numpy(),)
+    except TypeError:  # a type that numpy lacks, such as bfloat16
+        return _tensor, (tensor.reshape(-1).view(torch.uint8).numpy(), tensor.dtype, tensor.shape)
+
+
+def _tensor(data: Any, dtype: Any, shape: Any) -> Any:
+    import torch  # who gets a tensor has it anyway
+
+    return torch.from_numpy(data).view(dtype).reshape(shape)

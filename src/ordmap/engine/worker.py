@@ -171,6 +171,7 @@ class _Worker:
                     self._serve(self._pending.popleft())
 
     def _begin(self) -> None:
+        _compute_in_one_thread()
         seat = self._seat
         if seat.initializer is not None:
             try:
@@ -358,6 +359,16 @@ class _Worker:
     def _report_fault(self, run: int, error: BaseException) -> None:
         packed, _ = pack([Raised(error)])
         self._outbox.put(NEWS.pack(FAULT, run, 0.0, 0) + pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL))
+
+
+def _compute_in_one_thread() -> None:
+    """Have PyTorch leave the cores to the workers.
+
+    A forked one would even wait for ever for OpenMP's threads, which the caller has and its fork lacks.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(1)
 
 
 def _inputs(order: Order, compute: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Sequence[Any]]:
