@@ -65,6 +65,9 @@ RESULTS = {
     "text": "ä" * 100_000,
     "list": list(range(50_000)),
     "large": b"x" * 50_000_000,
+    "large bytearray": bytearray(50_000_000),
+    "large memoryview": memoryview(bytearray(50_000_000)),
+    "strided memoryview": memoryview(bytearray(b"abc" * 100_000))[::3],
 }
 
 
@@ -82,7 +85,7 @@ def equal(a, b):
     if isinstance(a, Sample):
         return equal(vars(a), vars(b))
     if isinstance(a, memoryview):
-        return a == b and a.format == b.format and a.shape == b.shape
+        return a == b and a.format == b.format and a.shape == b.shape and a.readonly == b.readonly
     return a == b
 
 
@@ -256,6 +259,89 @@ def test_no_descriptors_are_left_for_blocks():
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert all((x == i).all() for i, x in enumerate(kept))
+
+
+@pytest.mark.parametrize("make", [Processes, ordmap.Spawn])
+def test_results_kept_from_many_loops_leave_descriptors_for_others(make):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(files()) + 256, before[1]))
+    try:
+        kept = [list(ordered_imap(Items(150, array), backend=make(2), prefetch=8)) for _ in range(5)]
+        assert len(files()) < len(os.listdir("/proc/self/fd")) + 256
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert all((x == i).all() for loop in kept for i, x in enumerate(loop))
+
+
+def test_kept_results_stay_below_the_bound_on_mappings(monkeypatch):
+    from ordmap.engine import shelf
+
+    monkeypatch.setattr(shelf, "_MOST_MAPPINGS", 60)
+    kept = [list(ordered_imap(Items(150, array), 2, 8)) for _ in range(3)]
+    assert mappings() <= 60
+    assert all((x == i).all() for loop in kept for i, x in enumerate(loop))
+
+
+def test_the_block_that_came_back_last_is_used_first():
+    def item(i):
+        return array(i)
+
+    seen = []
+    for x in ordered_imap(Items(60, item), 1, 1):
+        seen.append(x.ctypes.data)
+        del x
+    assert len(set(seen[4:])) <= 2
+
+
+def test_empty_takes_what_numpy_s_takes():
+    def item(i):
+        small, large, inner = (
+            ordmap.empty(np.int64(5)),
+            ordmap.empty([50, 100]),
+            ordmap.empty(4000, np.dtype(("f4", (2,)))),
+        )
+        like = ordmap.empty_like(np.asfortranarray(np.ones((100, 200))))
+        return [
+            (x.shape, str(x.dtype), x.flags.f_contiguous, x.flags.c_contiguous) for x in (small, large, inner, like)
+        ]
+
+    expected = [
+        (x.shape, str(x.dtype), x.flags.f_contiguous, x.flags.c_contiguous)
+        for x in (
+            np.empty(5), np.empty([50, 100]), np.empty(4000, np.dtype(("f4", (2,)))),
+            np.empty_like(np.asfortranarray(np.ones((100, 200)))),
+        )
+    ]  # fmt: skip
+    assert item(0) == expected
+    assert list(ordered_imap(Items(2, item), 1)) == [expected] * 2
+
+
+def test_a_fork_while_a_result_is_opened(monkeypatch):
+    """Another thread forks at the very instruction at which a result has a view and is not watched yet."""
+    from ordmap.engine import shelf
+
+    real = shelf.Shelf.watch
+    pids = []
+
+    def watch(self, number, span):
+        if len(pids) < 10:
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+        real(self, number, span)
+
+    def fork():
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        pids.append(pid)
+
+    monkeypatch.setattr(shelf.Shelf, "watch", watch)
+    for i, x in enumerate(ordered_imap(Items(60, array), 2, 4)):
+        assert (x == i).all()
+        x[:] = -1
+    for pid in pids:
+        os.waitpid(pid, 0)
 
 
 def test_no_memory_is_left_for_blocks(monkeypatch):

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from ordmap import OrdmapError, Processes, WorkerDiedError, ordered_imap, ordered_map
+from ordmap import OrdmapError, Processes, Spawn, WorkerDiedError, ordered_imap, ordered_map
 from ordmap.engine import available, channel
 from ordmap.engine.message import Order, packed_orders, unpacked_orders
 
@@ -180,9 +181,9 @@ def test_a_deadly_initializer_is_said():
     ],
 )
 def test_orders_are_read_as_they_were_written(orders):
-    message = packed_orders(orders)
-    assert list(unpacked_orders(message)) == orders
-    assert all(list(order.keys) == list(other.keys) for order, other in zip(unpacked_orders(message), orders))
+    head, inputs = packed_orders(orders)
+    assert list(unpacked_orders(head + inputs)) == list(unpacked_orders(head, inputs)) == orders
+    assert all(list(order.keys) == list(other.keys) for order, other in zip(unpacked_orders(head + inputs), orders))
 
 
 # A window that gets filled
@@ -341,7 +342,7 @@ def test_a_death_is_known_at_once_though_a_grandchild_holds_the_channel(tmp_path
             if os.fork() == 0:
                 os.setsid()  # it is not ended with the worker's group
                 (tmp_path / "pid").write_text(str(os.getpid()))
-                time.sleep(60)
+                time.sleep(600)
                 os._exit(0)
             until((tmp_path / "pid").exists)
             os._exit(9)
@@ -363,6 +364,175 @@ def test_an_input_that_kills_while_it_is_unpickled():
     got = gathered(ordered_map(lambda x: 0, [1, Deadly(), 2], workers=2, prefetch=2))
     assert isinstance(got[1], WorkerDiedError)
     assert got[0] == got[2] == 0
+
+
+def test_a_child_that_an_item_forks_and_that_returns_is_not_a_second_worker():
+    def item(i):
+        if i % 3 == 1:
+            os.fork()
+        return bytes([i]) * 50_000 if i % 2 else i
+
+    for _ in range(3):
+        assert list(ordered_imap(Items(40, item), 2, 8, chunksize=4)) == [
+            bytes([i]) * 50_000 if i % 2 else i for i in range(40)
+        ]
+
+
+@pytest.mark.parametrize("closed", ["all", "results"])
+def test_an_item_that_closes_its_workers_descriptors_costs_itself(closed):
+    def item(i):
+        if i == 5:
+            if closed == "all":
+                os.closerange(3, 500)
+            else:
+                for entry in list(os.listdir("/proc/self/fd")):
+                    with contextlib.suppress(OSError):
+                        if int(entry) > 2 and os.readlink(f"/proc/self/fd/{entry}").startswith("socket:"):
+                            os.close(int(entry))
+        return i
+
+    got = gathered(ordered_imap(Items(12, item), 2, 4, chunksize=1))
+    assert isinstance(got[5], WorkerDiedError)
+    assert [i for i in got if isinstance(i, int)] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+
+
+def test_what_is_offered_to_all_and_lost_with_the_next_worker_is_done_again(monkeypatch, tmp_path):
+    from ordmap.engine import board
+
+    monkeypatch.setattr(channel, "pair", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    real_give_up, real_take = board.Board.give_up, board.Board.take
+    once = tmp_path / "once"
+
+    def give_up(self, serial):
+        (tmp_path / str(serial)).touch()
+        real_give_up(self, serial)
+
+    def take(self, serial, worker):
+        if (tmp_path / str(serial)).exists() and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        real_take(self, serial, worker)
+
+    monkeypatch.setattr(board.Board, "give_up", give_up)
+    monkeypatch.setattr(board.Board, "take", take)
+    slow = lambda i: time.sleep(0.002) or i
+    assert list(ordered_imap(Items(1200, slow), 2, 1000, chunksize=1)) == list(range(1200))
+    assert once.exists()
+
+
+def test_the_dataset_of_a_worker_in_a_dead_ones_place_is_that_of_then(tmp_path):
+    """The table of promises says so: 'lazy' is kept in a weaker form by forked workers."""
+    value = [0]
+
+    def item(i):
+        if i == 3:
+            os._exit(1)
+        return value[0]
+
+    results = ordered_imap(Items(8, item), 1, 2, chunksize=1)
+    got = [next(results)]
+    value[0] = 1
+    got += gathered(results)
+    assert Processes(1).promises["lazy"].word == "weaker"
+    assert got[:3] == [0, 0, 0]
+    assert got[4:] == [1] * 4
+
+
+def test_inputs_are_those_that_were_given_though_their_memory_is_used_again(monkeypatch):
+    monkeypatch.setattr(channel, "pair", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    buffer = bytearray(20_000)
+
+    def source():
+        for i in range(200):
+            buffer[:] = bytes([i]) * 20_000
+            yield buffer
+
+    results = ordered_map(lambda data: (data[0], data[-1]), source(), workers=2, prefetch=128, chunksize=1)
+    assert list(results) == [(i, i) for i in range(200)]
+
+
+def test_the_whole_window_is_computed_for_large_inputs(monkeypatch, tally):
+    monkeypatch.setattr(channel, "pair", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+
+    def item(data):
+        tally.add()
+        return len(data)
+
+    with ordered_map(item, [bytes(20_000)] * 600, workers=2, prefetch=512, chunksize=1) as results:
+        assert next(results) == 20_000
+        until(lambda: int(tally) == 512)
+        assert len(list(results)) == 599
+
+
+@pytest.mark.parametrize("size", [40_000, 1_000_000])
+def test_a_long_error_of_an_initializer_arrives_whole(size):
+    def fail():
+        raise ValueError("x" * size)
+
+    with pytest.raises(WorkerDiedError, match="x" * 1000):
+        list(ordered_imap(range(4), backend=Processes(2, initializer=fail)))
+
+
+def test_an_iterator_closed_by_a_signal_handler_in_the_midst_of_sending_another():
+    with Processes(2) as pool:
+        for _ in range(20):
+            other = ordered_imap(Items(3000, lambda i: i), backend=pool, prefetch=1000, chunksize=1)
+            next(other)
+            with handled(lambda *_: other.close(), random.random() * 0.01):
+                assert list(ordered_imap(range(2000), backend=pool, prefetch=500, chunksize=1)) == list(range(2000))
+
+
+def test_ctrl_c_while_workers_end_leaves_none():
+    class Stop(BaseException):
+        pass
+
+    def stop(*_):
+        raise Stop
+
+    def deaf(i):
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        return i and time.sleep(600)
+
+    for _ in range(5):
+        sleeper = threading.Thread(target=time.sleep, args=(0.3,))  # which gets the signal that this thread blocks
+        sleeper.start()
+        results = ordered_imap(Items(10, deaf), 2, 4)
+        assert next(results) == 0
+        with contextlib.suppress(Stop), handled(stop, 0.05):
+            until(lambda: time.sleep(0.02) or True)
+            results.close()
+        sleeper.join()
+        assert not children()
+        results.close()
+
+
+@pytest.mark.parametrize("make", [Processes, Spawn])
+def test_no_descriptors_are_left_for_a_pool(make):
+    assert list(ordered_imap(range(20), backend=make(2))) == list(range(20))  # what is imported needs files, too
+    gc.collect()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    base = max(map(int, os.listdir("/proc/self/fd"))) + 2
+    fillers = [os.dup(2)]
+    while fillers[-1] < base:
+        fillers.append(os.dup(2))
+    base = fillers[-1] + 1
+    held = files()
+    results = set()
+    for spare in range(0, 44, 4):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (base + spare, before[1]))
+        try:
+            results.add(str(list(ordered_imap(range(20), backend=make(2)))))
+        except OrdmapError as error:
+            results.add(type(error).__name__)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        gc.collect()
+        assert files() <= held
+        assert not children()
+    for filler in fillers:
+        os.close(filler)
+    assert "BackendUnavailableError" in results
+    assert str(list(range(20))) in results
 
 
 # Starting
@@ -751,5 +921,5 @@ def test_a_long_run_holds_no_more_at_its_end_than_at_its_beginning(length, kind)
     next(results)
     files, mappings, shared, nbytes = (now - then for now, then in zip(after, before))
     assert (shared, list(results)) == (0, [])
-    assert max(files, mappings) <= 32, (before, after)
+    assert max(files, mappings) <= 2 * 256, (before, after)  # a block costs both sides one; how many idle varies
     assert nbytes < 16_000_000, (before, after)

@@ -11,7 +11,7 @@ import pytest
 
 from ordmap import BackendUnavailableError, Processes, RemoteError, Spawn, WorkerDiedError, ordered_imap, ordered_map
 from ordmap.engine import available
-from test_engine import Items, children, gathered, nothing_left  # noqa: F401
+from test_engine import Items, children, gathered, nothing_left, program  # noqa: F401
 
 pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
 
@@ -85,6 +85,29 @@ def test_a_dataset_that_kills_while_it_is_unpickled():
         list(ordered_imap(Items(5, lambda i: deadly), 2, backend="spawn"))
 
 
+def test_no_process_is_started_beside_the_workers(tmp_path):
+    script = """
+        import os
+        from ordmap import ordered_imap
+        from multiprocessing import resource_tracker
+        assert len(set(ordered_imap(range(50), 2, backend="spawn"))) == 50
+        assert resource_tracker._resource_tracker._fd is None
+    """
+    done = program(script)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_portable_path_can_be_forced():
+    script = """
+        from ordmap import Processes, Spawn, ordered_imap
+        assert Processes.__module__ == Spawn.__module__ == "ordmap.backends.portable"
+        for backend in ("processes", "spawn"):
+            assert list(ordered_imap(range(50), 2, backend=backend)) == list(range(50))
+    """
+    done = program(script, env={**os.environ, "ORDMAP_PORTABLE": "1"})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_initializers():
     def begin(value):
         os.environ["ORDMAP_TEST"] = value
@@ -136,10 +159,3 @@ def test_a_script_needs_no_guard_and_its_classes_come_back(tmp_path):
     done = subprocess.run([sys.executable, script, "a", "b"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "run\nend\n"
-
-
-def test_forks_where_the_job_can_not_reach_a_warm_pool_of_fresh_interpreters(monkeypatch):
-    lock = threading.Lock()
-    with Processes(2) as pool:
-        assert list(ordered_imap(range(4), backend=pool)) == list(range(4))
-        assert list(ordered_imap(Items(4, lambda i: lock.locked()), backend=pool)) == [False] * 4

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,12 +25,15 @@ def empty(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> NDArray[Any
     there, and returns it (or a contiguous view of it), has it travel without any copy. Anywhere else it is a plain
     ``numpy.empty``.
 
-    Attention: an array that the dataset keeps beyond its item is copied like any other.
+    Attention: an array that the dataset keeps beyond its item, and one made read-only, is copied like any other.
     """
     import numpy as np  # only for who uses it
 
     kind = np.dtype(dtype)
-    lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+    lengths = tuple(shape) if isinstance(shape, Iterable) else (operator.index(shape),)
+    if kind.subdtype is not None:
+        kind, inner = kind.subdtype
+        lengths += inner
     nbytes = math.prod(lengths) * kind.itemsize
     blocks = sys.modules.get("ordmap.engine.blocks")
     arena = None if blocks is None else blocks.current
@@ -40,8 +45,11 @@ def empty(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> NDArray[Any
 
 
 def empty_like(prototype: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """Return ``empty(…)`` of the shape and the type of another array."""
+    """Return ``empty(…)`` of the shape, the type and the order of another array."""
     import numpy as np
 
     array: np.ndarray[Any, Any] = np.asarray(prototype)
-    return empty(array.shape, array.dtype if dtype is None else dtype)
+    kind = array.dtype if dtype is None else dtype
+    if array.flags.f_contiguous and not array.flags.c_contiguous:
+        return empty(array.shape[::-1], kind).T
+    return empty(array.shape, kind)

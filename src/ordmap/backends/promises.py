@@ -33,7 +33,7 @@ def refused(why: str) -> Grade:
 
 #: Each promise and what it says.
 PROMISES: dict[str, str] = {
-    "order": "The results are those of `map`, in its order, each item computed exactly once.",
+    "order": "The results are those of `map`, in its order, each item computed once (a few again if a worker dies).",
     "bounded": "Never more than `prefetch` items are submitted and not yet yielded.",
     "filled": "The whole window gets computed without a further `next()`, while the caller is busy.",
     "lazy": "Nothing starts before the first `next()`; the dataset is seen as it is then.",

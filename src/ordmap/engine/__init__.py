@@ -4,10 +4,14 @@
 
     window ──> Crew.submit ──> task channel (one, shared) ──> worker: compute
        ▲                                                        │  board: who is in which item
-       └── Crew.collect <── result channel (one a worker) <─────┘
+       └── Crew.collect <── result channel (one a worker) <─────┤
+       └── shelf: results in place <════ blocks <═══════════════╛
 
-`pool` is the caller's side and `worker` the other; `channel` and `message` are what lies between, `board` the shared
-memory that tells what a dead worker was doing, `ending` how workers end, `fork` how they begin.
+`backends` says when workers begin and end; `pool` is the caller's side, with a `run` for each iterator and a `ledger`
+of what the workers owe; `worker` is the other side. Between them: `channel` and `message`; `board`, the shared memory
+that tells what a dead worker was doing; and for large results `blocks`, the worker's side of shared `memory`, filled by
+`codec`, and `shelf`, the caller's. `fork` and `spawn` are how workers begin, a `parcel` brings the dataset to those
+that don't inherit it, `ending` is how they end.
 """
 
 from __future__ import annotations

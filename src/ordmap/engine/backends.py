@@ -11,7 +11,7 @@ from typing import Any
 from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Pool
-from ordmap.backends.promises import row
+from ordmap.backends.promises import row, weaker
 from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
@@ -32,7 +32,11 @@ class Processes(Pool):
     """
 
     name = "processes"
-    promises = row()
+    promises = row(
+        lazy=weaker(
+            "where a worker has died, the one in its place inherits the dataset as it is then, not at the start"
+        )
+    )
 
     def __init__(
         self,
@@ -120,11 +124,13 @@ class Processes(Pool):
 class Spawn(Processes):
     """Compute in ``workers`` fresh interpreters (``None``: as many as there are usable cores).
 
-    They inherit nothing: the dataset travels pickled by ``cloudpickle``, so that what a script, a notebook or a REPL
-    defines works. The user's ``__main__`` is never run in them, so a script needs no ``if __name__ == "__main__":``.
+    They inherit nothing: the dataset is pickled once, by ``cloudpickle``, so that what a script, a notebook or a REPL
+    defines works; its large buffers are mapped by all workers, copy-on-write. The user's ``__main__`` is never run in
+    them, so a script needs no ``if __name__ == "__main__":``.
     """
 
     name = "spawn"
+    promises = row()
 
     def _forks(self) -> bool:
         return False
@@ -144,6 +150,8 @@ os.register_at_fork(after_in_child=_begin_all_anew)
 def _parcel(job: Job) -> Parcel:
     try:
         return Parcel((job.compute, job.patience))
+    except OSError as error:
+        raise BackendUnavailableError(f"the dataset can't be sent to workers that run already: {error}") from error
     except Exception as error:
         raise BackendUnavailableError(
             f"the {type(job.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "

@@ -61,15 +61,20 @@ class Board:
         """Note that a worker has a chunk."""
         self.words[self._first_owner + serial % _OWNERS] = serial << 16 | worker + 1
 
+    def give_up(self, serial: int) -> None:
+        """Note that the worker which had a chunk is about to offer it to all."""
+        self.words[self._first_owner + serial % _OWNERS] = 0
+
     def owner(self, serial: int) -> int | None:
         """Return the worker that took a chunk; ``None``: none did, or so many came after that it isn't known."""
         word = self.words[self._first_owner + serial % _OWNERS]
         return (word & 0xFFFF) - 1 if word >> 16 == serial else None
 
     def clear(self, worker: int) -> None:
-        """Make a worker's row ready for another."""
+        """Make what is a worker's ready for another."""
         row = self.row(worker)
         row[0] = row[1] = row[2] = 0
+        self.returns(worker)[:] = memoryview(bytes(8 * self.most_returns)).cast("Q")
 
     def begin(self, worker: int) -> None:
         """Note that a worker is ready for its first chunk."""

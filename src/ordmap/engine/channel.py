@@ -11,10 +11,11 @@ import contextlib
 import errno
 import os
 import socket
+import weakref
 from collections import deque
 from collections.abc import Sequence
 
-__all__ = ["LONG", "Outbox", "pair", "read_file", "receive", "send", "written_file"]
+__all__ = ["LONG", "Outbox", "add_pair", "pair", "read_file", "receive", "send", "written_file"]
 
 #: Bytes that a message has at most; anything longer goes into a file. (A default socket refuses more than 208 KB.)
 LONG = 32 * 1024
@@ -30,8 +31,11 @@ _QUIET = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 #: What a sender meets when the other side takes no message now: its queue, or the user's descriptors under way, are
 #: full.
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS, errno.ENOMEM})
-#: … and when nobody will ever take it.
-_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
+#: … and when nobody will ever take it. (Not EBADF: an item may have closed what is its worker's, and is to be blamed.)
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
+
+#: The caller's ends of its workers' channels: a process that is forked from it must hold none of them open.
+_callers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -41,6 +45,14 @@ def pair() -> tuple[socket.socket, socket.socket]:
         with contextlib.suppress(OSError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
     return ends
+
+
+def add_pair(ours: list[socket.socket], theirs: list[socket.socket]) -> None:
+    """Make a new channel between the caller and a worker; its ends join these lists."""
+    one, other = pair()
+    _callers.add(one)
+    ours.append(one)
+    theirs.append(other)
 
 
 def send(end: socket.socket, message: bytes, file: int | None = None) -> bool:
@@ -114,6 +126,14 @@ def read_file(file: int) -> bytes:
         os.close(file)
 
 
+def _let_go_in_child() -> None:
+    for end in list(_callers):
+        end.close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
 class Outbox:
     """Messages that wait, in order, for room on the way. A descriptor that is ``owned`` is closed once it is sent."""
 
@@ -134,10 +154,15 @@ class Outbox:
     def flush(self) -> bool:
         """Send what there is room for; ``True``: nothing waits any more."""
         while self._waiting:
-            message, file, owned = self._waiting[0]
-            if not send(self._end, message, file):
+            message, file, owned = self._waiting.popleft()
+            sent = False
+            try:
+                sent = send(self._end, message, file)
+            finally:
+                if not sent:
+                    self._waiting.appendleft((message, file, owned))
+            if not sent:
                 return False
-            self._waiting.popleft()
             if file is not None and owned:
                 os.close(file)
         return True

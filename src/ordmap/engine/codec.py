@@ -186,7 +186,8 @@ class _Bytes:
 
 def _reduced_view(view: memoryview) -> tuple[Any, ...]:
     if not view.c_contiguous:
-        view = memoryview(view.tobytes()).cast(view.format, view.shape)  # type: ignore[call-overload]
+        copy: bytes | bytearray = view.tobytes() if view.readonly else bytearray(view.tobytes())
+        view = memoryview(copy).cast(view.format, view.shape)  # type: ignore[call-overload]
     return _view, (pickle.PickleBuffer(view), view.format, view.shape)
 
 

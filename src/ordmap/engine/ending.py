@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ordmap.engine.pool import Worker
 
-__all__ = ["end_workers", "reap", "said", "uninterrupted"]
+__all__ = ["end_workers", "has_ended", "reap", "said", "uninterrupted"]
 
 _ALL_SIGNALS = signal.valid_signals()
 
@@ -42,7 +42,18 @@ def uninterrupted() -> Iterator[None]:
 
 
 def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:
-    """End workers that were asked to leave: those busy at once, the others when they don't go. All are reaped."""
+    """End workers that were asked to leave: those busy at once, the others when they don't go. All are reaped.
+
+    An exception that a signal's handler raises in between comes once all is done.
+    """
+    try:
+        _end(workers, busy)
+    except BaseException:
+        _end([worker for worker in workers if not worker.reaped], workers)
+        raise
+
+
+def _end(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:
     now = time.monotonic()
     due: dict[Worker, tuple[int | None, float]] = {
         worker: (signal.SIGTERM, now + (0 if worker in busy else _LEAVE)) for worker in workers
@@ -72,6 +83,14 @@ def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:
             reap(worker)
 
 
+def has_ended(worker: Worker) -> bool:
+    """Whether a worker is dead, reaped or not."""
+    try:
+        return os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
+
+
 def reap(worker: Worker) -> int | None:
     """End what a dead worker launched and left, and return its exit code, as ``subprocess`` gives it, where known."""
     try:
@@ -79,7 +98,9 @@ def reap(worker: Worker) -> int | None:
         _signal_group(worker, signal.SIGKILL)
         _, status = os.waitpid(worker.pid, 0)
     except ChildProcessError:  # reaped already, by a caller that waits for any child
+        worker.reaped = True
         return None
+    worker.reaped = True
     return os.waitstatus_to_exitcode(status)
 
 

@@ -7,9 +7,10 @@ import contextlib
 import io
 import os
 import signal
+import socket
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ordmap.engine import channel
@@ -35,23 +36,27 @@ class Fork:
     def __call__(self, crew: Crew, number: int) -> Worker:
         from ordmap.engine.pool import Worker  # it asks for workers, and is not asked by them
 
-        results, own_results = channel.pair()
-        leash, own_leash = channel.pair()
-        seat = Seat(
-            number,
-            crew.board,
-            crew.taking.dup(),
-            crew.offers.dup(),
-            own_results,
-            own_leash,
-            crew.jobs,
-            crew.newest,
-            crew.allowance,
-            self._initializer,
-            self._initargs,
-        )
-        ours, theirs = (results, leash), (seat.tasks, seat.offers, own_results, own_leash)
+        ours: list[socket.socket] = []
+        theirs: list[socket.socket] = []
         try:
+            channel.add_pair(ours, theirs)
+            channel.add_pair(ours, theirs)
+            theirs.append(crew.taking.dup())
+            theirs.append(crew.offers.dup())
+            (results, leash), (own_results, own_leash, tasks, offers) = ours, theirs
+            seat = Seat(
+                number,
+                crew.board,
+                tasks,
+                offers,
+                own_results,
+                own_leash,
+                crew.jobs,
+                crew.newest,
+                crew.allowance,
+                self._initializer,
+                self._initargs,
+            )
             pid = _forked()
             if not pid:
                 _be_worker(seat, ours)
@@ -107,7 +112,7 @@ def _forked() -> int:
         return os.fork()
 
 
-def _be_worker(seat: Seat, callers: tuple[Any, ...]) -> None:
+def _be_worker(seat: Seat, callers: Sequence[socket.socket]) -> None:
     """Turn this copy of the caller into a worker; does not return."""
     try:
         os.setpgid(0, 0)

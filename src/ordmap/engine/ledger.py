@@ -11,13 +11,13 @@ import pickle
 import socket
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ordmap.backends.remote import portable
 from ordmap.engine import channel
 from ordmap.engine.board import Board
-from ordmap.engine.message import Order, packed_orders, unpacked_orders
+from ordmap.engine.message import MOST_ORDERS, Order, send_orders, unpacked_orders
 from ordmap.outcome import Raised
 
 if TYPE_CHECKING:
@@ -33,16 +33,38 @@ _MESSAGES = 32
 class Task:
     """A chunk that was submitted and is not answered: under its newest serial number, and older ones that may yet come.
 
-    ``dead`` is set once the item behind ``keys`` killed its worker: it ends the answer.
+    Inputs are pickled when they are submitted, for their source may use their memory again. ``dead`` is set once the
+    item behind ``keys`` killed its worker: it ends the answer.
     """
 
     run: EngineRun
     ticket: int
-    keys: Sequence[Any]
-    patient: bool
-    serials: list[int]
+    keys: range | bytes
+    size: int
+    patient: bool = False
+    serials: list[int] = field(default_factory=list)
     dead: Raised | None = None
     deaths: int = 0
+
+    @classmethod
+    def of(cls, run: EngineRun, ticket: int, keys: Sequence[Any]) -> Task:
+        """Return the task for a chunk of a run."""
+        size = len(keys)
+        if not isinstance(keys, range):
+            keys = pickle.dumps(portable(keys), pickle.HIGHEST_PROTOCOL)
+        return cls(run, ticket, keys, size)
+
+    def cut(self, size: int) -> None:
+        """Leave but the first items."""
+        self.size = size
+        if isinstance(self.keys, range):
+            self.keys = self.keys[:size]
+        else:
+            self.keys = pickle.dumps(pickle.loads(self.keys)[:size], pickle.HIGHEST_PROTOCOL)
+
+    def order(self) -> Order:
+        """Return how a worker is told of it."""
+        return Order(self.run.number, self.serials[-1], self.patient, self.keys)
 
 
 class Ledger:
@@ -74,7 +96,6 @@ class Ledger:
         """Take out all tasks of a run, from the channel too."""
         for serial in [serial for serial, task in self._tasks.items() if task.run is run]:
             self._tasks.pop(serial, None)
-        self._waiting = deque(task for task in self._waiting if task.run is not run)
         self.repack()
 
     def clear(self) -> None:
@@ -84,89 +105,69 @@ class Ledger:
 
     def put(self, task: Task) -> None:
         """Give a task a new serial number, and send it."""
-        self._serial += 1
-        task.serials.append(self._serial)
-        self._tasks[self._serial] = task
+        self._number(task)
         self._waiting.append(task)
         if not self.flush() and len(self._waiting) == 1:
             self.repack()
 
+    def _number(self, task: Task) -> None:
+        self._serial += 1
+        task.serials.append(self._serial)
+        self._tasks[self._serial] = task
+
     def flush(self) -> bool:
         """Send waiting tasks one by one while there is room; ``True``: none waits."""
-        while self._waiting:
-            task = self._waiting[0]
-            if task.serials and task.serials[-1] in self._tasks and not self._send([_order(task)]):
-                return False
-            self._waiting.popleft()
-        return True
-
-    def _send(self, orders: list[Order]) -> bool:
-        """Send orders in one message, in a file where it is long; several orders are never long."""
-        message = packed_orders(orders)
-        if len(message) <= channel.LONG:
-            return channel.send(self._offers, message)
-        (order,) = orders
-        assert isinstance(order.keys, bytes)  # noqa: S101  for the type checker
-        file = channel.written_file([order.keys])
-        try:
-            return channel.send(self._offers, packed_orders([order._replace(keys=b"")]), file)
-        finally:
-            os.close(file)
-
-    def _taken_back(self) -> list[Task]:
-        """Take from the task channel what no worker has taken, in its order."""
-        tasks = []
-        while (received := channel.receive(self._taking, wait=False)) is not None and received[0]:
-            message, file = received
-            if file is not None and file >= 0:
-                os.close(file)
-            for order in unpacked_orders(message):
-                task = self._tasks.get(order.serial)
-                if task is not None:
-                    tasks.append(task)
-        return tasks
+        return self._send_waiting(1)
 
     def repack(self) -> None:
         """Pack all tasks that no worker has taken into few messages, so that the channel holds them all."""
-        tasks = [*self._taken_back(), *self._waiting]
-        self._waiting.clear()
-        size = -(-len(tasks) // _MESSAGES)
-        orders: list[Order] = []
-        for place, task in enumerate(tasks):
-            order = _order(task)
-            if orders and (len(orders) == size or len(packed_orders([*orders, order])) > channel.LONG):
-                if not self._send(orders):
-                    self._waiting.extend(tasks[place - len(orders) :])
-                    return
-                orders = []
-            orders.append(order)
-        if orders and not self._send(orders):
-            self._waiting.extend(tasks[len(tasks) - len(orders) :])
+        self._take_back()
+        self._send_waiting(min(MOST_ORDERS, -(-len(self._waiting) // _MESSAGES)))
 
-    def take_lost(self, worker: int) -> list[Task]:
-        """Return the tasks that a dead worker may have had, and those nobody has taken, which leave the channel."""
-        untaken = [*self._taken_back(), *self._waiting]
+    def _send_waiting(self, together: int) -> bool:
+        """Send waiting tasks, so many in a message. They wait until they are sent, whatever interrupts this."""
+        waiting = self._waiting
+        while waiting:
+            tasks = [waiting.popleft() for _ in range(min(together, len(waiting)))]
+            sent = False
+            try:
+                orders = [task.order() for task in tasks if task.serials[-1] in self._tasks]
+                sent = not orders or send_orders(self._offers, orders)
+            finally:
+                if not sent:
+                    waiting.extendleft(reversed(tasks))
+            if not sent:
+                return False
+        return True
+
+    def _take_back(self) -> None:
+        """Take from the task channel what no worker has taken."""
+        while (received := channel.receive(self._taking, wait=False)) is not None and received[0]:
+            message, file = received
+            for order in unpacked_orders(message):
+                task = self._tasks.get(order.serial)
+                if task is not None:
+                    self._waiting.append(task)
+            if file is not None and file >= 0:
+                os.close(file)
+        by_age = sorted(self._waiting, key=lambda task: task.serials[-1])
         self._waiting.clear()
-        held = set(map(id, untaken))
+        self._waiting.extend(by_age)
+
+    def give_out_lost(self, worker: int) -> None:
+        """Send again, ahead of all others, the tasks that a dead worker may have had."""
+        self._take_back()
+        untaken = set(map(id, self._waiting))
         lost = []
         for number, task in list(self._tasks.items()):
-            if id(task) in held or number != task.serials[-1]:
+            if id(task) in untaken or number != task.serials[-1]:
                 continue
             owner = self._board.owner(number)
             # One that nobody owns was taken, and not noted yet: by a worker that lives, or by this one.
             if owner is None or owner == worker:
                 lost.append(task)
-        return lost + untaken
-
-    def put_again(self, tasks: Sequence[Task]) -> None:
-        """Give out those of these tasks again that are not answered."""
-        for task in tasks:
-            if task.serials[-1] in self._tasks:
-                self.put(task)
-
-
-def _order(task: Task) -> Order:
-    keys = task.keys
-    if not isinstance(keys, range):
-        keys = pickle.dumps(portable(keys), pickle.HIGHEST_PROTOCOL)
-    return Order(task.run.number, task.serials[-1], task.patient, keys)
+        for task in lost:
+            self._number(task)
+        self._waiting.extendleft(reversed(lost))
+        if not self.flush():
+            self.repack()

@@ -1,7 +1,7 @@
 """Shared memory without a name: a memory file and its mapping, in one object.
 
 Not ``mmap.mmap``: that one hides its descriptor, which is needed to send the file, and to turn the mapping into a
-private one after a fork.
+private one around a fork.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What is said on the channels, to the byte.
 
-To the workers, on the channel that all share, *tasks*: records of fixed size, then the pickled inputs, if any. A record
-is a row of chunks: ``count`` chunks of ``size`` indices each (the last may be shorter), numbered from ``serial``; or
-one chunk whose inputs lie ``start`` bytes behind the records, ``size`` bytes long.
+To the workers, on the channel that all share, *tasks*: records of fixed size, then the pickled inputs, if any, which
+lie in a file where they are long. A record is a row of chunks: ``count`` chunks of ``size`` indices each (the last may
+be shorter), numbered from ``serial``; or one chunk whose inputs begin at byte ``start`` of all inputs, ``size`` bytes
+long.
 
 To one worker, on its own channel, *notices*: a job to hold, or a run that is over. From a worker, on its own channel,
 *news*: an answer, or a word on the worker itself. What is long comes in a file.
@@ -10,9 +11,13 @@ To one worker, on its own channel, *notices*: a job to hold, or a run that is ov
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
+
+from ordmap.engine import channel
 
 __all__ = [
     "ANSWER",
@@ -21,16 +26,24 @@ __all__ = [
     "FAULT",
     "FORGET",
     "JOB",
+    "MOST_ORDERS",
     "NEWS",
     "NOTICE",
     "Order",
     "packed_orders",
+    "send_orders",
     "unpacked_orders",
 ]
 
 _COUNT = Struct("<I")
-_RECORD = Struct("<BBxxIQIIqqq")  # kind, patient, run, serial, count, size, start, stop, step
+_RECORD = Struct("<BBxxIQIxxxxQqqq")  # kind, patient, run, serial, count, size, start, stop, step
 _RANGE, _PICKLED = 1, 2
+
+#: Bytes of inputs up to which they are in the message itself: a channel has room for many short ones.
+_SMALL = 1024
+
+#: Orders that one message holds at most.
+MOST_ORDERS = 256
 
 #: kind, serial number, seconds, bytes; then the outcomes, unless they come in a file
 NEWS = Struct("<BQdQ")
@@ -50,11 +63,24 @@ class Order(NamedTuple):
     keys: range | bytes  # bytes: a pickled list
 
 
-def packed_orders(orders: Sequence[Order]) -> bytes:
-    """Return the message that says these orders; chunks of indices that go on from each other share a record."""
+def send_orders(end: socket.socket, orders: Sequence[Order]) -> bool:
+    """Send some orders in one message now; ``False``: there is no room."""
+    head, bodies = packed_orders(orders)
+    if len(bodies) <= _SMALL:
+        return channel.send(end, head + bodies)
+    file = channel.written_file([bodies])
+    try:
+        return channel.send(end, head, file)
+    finally:
+        os.close(file)
+
+
+def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
+    """Return the records and the inputs of these orders; chunks of indices that go on from each other share one."""
     run, serial, patient, row = orders[0]
     if len(orders) == 1 and isinstance(row, range):  # by far the most
-        return _COUNT.pack(1) + _RECORD.pack(_RANGE, patient, run, serial, 1, len(row), row.start, row.stop, row.step)
+        head = (_RANGE, patient, run, serial, 1, len(row), row.start, row.stop, row.step)
+        return _COUNT.pack(1) + _RECORD.pack(*head), b""
     records: list[bytes] = []
     bodies: list[bytes] = []
     place = 0
@@ -74,7 +100,7 @@ def packed_orders(orders: Sequence[Order]) -> bytes:
             record = (_RANGE, order.patient, order.run, order.serial, count, len(keys), keys.start, stop, keys.step)
             i += count
         records.append(_RECORD.pack(*record))
-    return b"".join((_COUNT.pack(len(records)), *records, *bodies))
+    return b"".join((_COUNT.pack(len(records)), *records)), b"".join(bodies)
 
 
 def _row(orders: Sequence[Order], first: int) -> int:
@@ -101,16 +127,18 @@ def _row(orders: Sequence[Order], first: int) -> int:
     return count
 
 
-def unpacked_orders(message: bytes) -> Iterator[Order]:
-    """Yield the orders of a message, in their order."""
+def unpacked_orders(message: bytes, inputs: bytes | None = None) -> Iterator[Order]:
+    """Yield the orders of a message, in their order; ``inputs``: what came in a file with it."""
     (records,) = _COUNT.unpack_from(message)
     bodies = _COUNT.size + records * _RECORD.size
+    if inputs is None:
+        inputs = message[bodies:]
     for n in range(records):
         kind, patient, run, serial, count, size, start, stop, step = _RECORD.unpack_from(
             message, _COUNT.size + n * _RECORD.size
         )
         if kind == _PICKLED:
-            yield Order(run, serial, bool(patient), message[bodies + start : bodies + start + size])
+            yield Order(run, serial, bool(patient), inputs[start : start + size])
         elif count == 1:
             yield Order(run, serial, bool(patient), range(start, stop, step))
         else:

@@ -12,11 +12,11 @@ of several that wait at a time, one polls for all.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import os
 import pickle
 import platform
-import resource
 import select
 import signal
 import socket
@@ -32,7 +32,7 @@ from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, initializer_failed
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
-from ordmap.engine.ending import end_workers, reap, said, uninterrupted
+from ordmap.engine.ending import end_workers, has_ended, reap, said, uninterrupted
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import free_memory
 from ordmap.engine.message import (
@@ -47,7 +47,7 @@ from ordmap.engine.message import (
 )
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
-from ordmap.engine.shelf import Lent, Shelf
+from ordmap.engine.shelf import Lent, Shelf, room
 from ordmap.engine.worker import Held
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError, WorkerDiedError
 from ordmap.outcome import Answer, Raised, one_line, opened
@@ -79,6 +79,8 @@ class Worker:
     shelf: Shelf
     notices: channel.Outbox = field(init=False)
     name: str = field(init=False)
+    reaped: bool = False
+    condemned: bool = False  # ended by the caller: no item's fault
 
     def __post_init__(self) -> None:
         self.notices = channel.Outbox(self.results)
@@ -97,18 +99,17 @@ class Launch(Protocol):
 class Crew:
     """Some workers and the runs that use them. Belongs to the process that made it."""
 
+    ended = True  # until it has all that it needs
+
     def __init__(self, size: int, launch: Launch, lock: threading.RLock) -> None:
         self.process = os.getpid()
         self.jobs: dict[int, Held] = {}
         self.newest = 0
         self.runs: set[EngineRun] = set()
-        self.ended = False
-        self.board_file = -1
-        if not launch.inherits:
-            self.board_file = os.memfd_create("ordmap-board", os.MFD_CLOEXEC)
-            os.ftruncate(self.board_file, Board.size(size))
-        self.board = Board(size, self.board_file)
-        self.offers, self.taking = channel.pair()
+        try:
+            self._open_files(size, shared=not launch.inherits)
+        except OSError as error:
+            raise BackendUnavailableError(f"no pool of workers can be made: {error}") from error
         self.allowance = _allowance(size)
         self._launch = launch
         self.size = size
@@ -130,10 +131,28 @@ class Crew:
         self._leader: int | None = None
         self._followers = 0
         self._users = 0
-        self._epoll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self.ended = False
         _crews.add(self)
+
+    def _open_files(self, size: int, *, shared: bool) -> None:
+        """Make the board and the channels, all or none; ``shared``: the board is not inherited."""
+        with contextlib.ExitStack() as undo:
+            self.board_file = -1
+            if shared:
+                self.board_file = os.memfd_create("ordmap-board", os.MFD_CLOEXEC)
+                undo.callback(os.close, self.board_file)
+                os.ftruncate(self.board_file, Board.size(size))
+            self.board = Board(size, self.board_file)
+            undo.callback(self.board.close)
+            self.offers, self.taking = channel.pair()
+            undo.callback(self.offers.close)
+            undo.callback(self.taking.close)
+            self._epoll = select.epoll()
+            undo.callback(self._epoll.close)
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            undo.callback(os.close, self._wake)
+            self._epoll.register(self._wake, select.EPOLLIN)
+            undo.pop_all()
 
     @property
     def usable(self) -> bool:
@@ -254,7 +273,9 @@ class Crew:
             if self._workers.get(worker.number) is not worker or self.board.row(worker.number)[0] != serial:
                 del self._strays[worker]
             elif time.monotonic() > when:
-                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+                worker.condemned = True
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
                 del self._strays[worker]
 
     # Tasks
@@ -265,7 +286,7 @@ class Crew:
             self._users += 1
             try:
                 if not self.ended:
-                    self._ledger.put(Task(run, ticket, keys, patient=False, serials=[]))
+                    self._ledger.put(Task.of(run, ticket, keys))
             finally:
                 self._users -= 1
                 self._let_go()
@@ -277,12 +298,14 @@ class Crew:
     def collect(self, run: EngineRun, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         """Return a run's answers; see `ordmap.backends.Run.collect`."""
         me = threading.get_ident()
+        before = None  # who led; also this thread, where a signal handler calls
         with self._lock:
             self._users += 1
         try:
             polled = False
             while True:
                 with self._lock:
+                    before = self._leader
                     while self._leader is not None and self._leader != me and run.waits and not self._stopped():
                         if not wait:
                             return ()
@@ -291,6 +314,7 @@ class Crew:
                             self._turn.wait()
                         finally:
                             self._followers -= 1
+                        before = self._leader
                     if not run.waits or self._stopped() or (polled and not wait):
                         return self._given(run)
                     self._leader = me
@@ -306,17 +330,22 @@ class Crew:
                     with self._lock:
                         self._attend(events)
                 finally:
-                    with self._lock:
-                        self._leader = None
-                        if self._followers:
-                            self._turn.notify_all()
+                    self._lead_no_more(me, before)
                 polled = True
         finally:
+            self._lead_no_more(me, before)  # also where an exception came right after this thread took the lead
             with self._lock:
                 self._users -= 1
                 self._let_go()
             if self._leaving:
                 self._settle()
+
+    def _lead_no_more(self, me: int, before: int | None) -> None:
+        with self._lock:
+            if self._leader == me != before:
+                self._leader = before
+                if self._followers:
+                    self._turn.notify_all()
 
     def _stopped(self) -> bool:
         return self.ended or self._fault is not None
@@ -370,7 +399,8 @@ class Crew:
             elif worker is not None:
                 self._receive(worker)
         for worker in dead:
-            if not self.ended and self._workers.get(worker.number) is worker:
+            # The event may be old: another worker has the same descriptor now.
+            if not self.ended and self._workers.get(worker.number) is worker and has_ended(worker):
                 self._bury(worker)
 
     def _receive(self, worker: Worker) -> None:
@@ -389,7 +419,8 @@ class Crew:
             elif kind == DROPPED:
                 worker.shelf.drop(number)
             elif kind == FAULT:
-                self._take_fault(worker, number, message[NEWS.size :])
+                data = message[NEWS.size :]
+                self._take_fault(worker, number, data if file is None or file < 0 else channel.read_file(file))
 
     def _take_answer(self, worker: Worker, news: tuple[int, int, float, int], data: bytes, file: int | None) -> None:
         _, serial, elapsed, nbytes = news
@@ -397,13 +428,16 @@ class Crew:
         if file == -1:
             outcomes: list[Any] = [Raised(OSError(errno.EMFILE, "no more files can be opened, to receive this result"))]
         else:
-            outcomes = pickle.loads(data if file is None else channel.read_file(file))
+            try:
+                outcomes = pickle.loads(data if file is None else channel.read_file(file))
+            except (MemoryError, OSError) as error:
+                outcomes = [Raised(error)]
             for i, outcome in enumerate(outcomes):
                 if type(outcome) is tuple:
                     outcomes[i] = _lent(worker.shelf, outcome)
         if task is None:
             return  # of a run that is over, or the second answer around a death
-        if task.dead is not None and len(outcomes) == len(task.keys):
+        if task.dead is not None and len(outcomes) == task.size:
             outcomes.append(task.dead)
         self._unloaded = 0
         self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name))
@@ -413,7 +447,7 @@ class Crew:
         task.run.give(task.ticket, answer)
 
     def _take_fault(self, worker: Worker, number: int, data: bytes) -> None:
-        raised = opened(pickle.loads(data))
+        raised = opened(pickle.loads(data)) if data else Raised(OSError(errno.EMFILE, "what it raised was too long"))
         if not number:
             self._fault = initializer_failed(raised.error, worker.name)
             return
@@ -451,8 +485,8 @@ class Crew:
         code = reap(worker)
         self._forget_file(worker.results.fileno())
         self._forget_file(worker.pidfd)
-        close_worker(worker)
         del self._workers[worker.number]
+        close_worker(worker)
         how = f"worker {worker.name} {said(code)}"
         if self.board.has_begun(worker.number):
             self._stillborn = 0
@@ -471,10 +505,9 @@ class Crew:
         """Send again what is lost with a worker, and answer for the item that ended it."""
         serial, state, *_ = self.board.row(worker.number)
         culprit = self._ledger.find(serial)
-        lost = self._ledger.take_lost(worker.number)
-        if culprit is not None:
+        if culprit is not None and not worker.condemned:
             self._blame(culprit, state, how)
-        self._ledger.put_again(lost)
+        self._ledger.give_out_lost(worker.number)
 
     def _blame(self, task: Task, state: int, how: str) -> None:
         """Count a death against the chunk that the worker had in hand."""
@@ -483,7 +516,7 @@ class Crew:
             raised = Raised(WorkerDiedError(f"{how} while it computed this item"))
             if place:
                 # What came before died with the worker: it is done again, to its end, and the answer ends with this.
-                task.keys = task.keys[:place]
+                task.cut(place)
                 task.patient = True
                 task.dead = raised
             else:
@@ -505,14 +538,16 @@ class Crew:
         if self.process != os.getpid():
             return
         with uninterrupted(), self._lock:
-            if not self.ended:
-                self.ended = True
-                self.board.ask_to_leave()
-                self.offers.shutdown(socket.SHUT_RDWR)
-                workers = list(self._workers.values())
-                end_workers(workers, [worker for worker in workers if self.board.is_busy(worker.number)])
+            try:
+                if not self.ended:
+                    self.ended = True
+                    self.board.ask_to_leave()
+                    self.offers.shutdown(socket.SHUT_RDWR)
+                    workers = list(self._workers.values())
+                    end_workers(workers, [worker for worker in workers if self.board.is_busy(worker.number)])
+            finally:
                 self._rouse()
-            self._let_go()
+                self._let_go()
 
     def __del__(self) -> None:
         if not self.ended:
@@ -549,7 +584,9 @@ def close_worker(worker: Worker) -> None:
     worker.results.close()
     worker.leash.close()
     worker.shelf.close()
-    os.close(worker.pidfd)
+    if worker.pidfd >= 0:
+        file, worker.pidfd = worker.pidfd, -1
+        os.close(file)
 
 
 def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:
@@ -562,12 +599,9 @@ def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:
 def _allowance(workers: int) -> tuple[int, int]:
     """Return how many blocks a worker may have, and of how many bytes: a part of what this process can still get.
 
-    A block costs the caller a descriptor and a mapping (of which Linux grants 65,530). What goes beyond is copied.
+    A pool may use up half of what is left. What goes beyond is copied.
     """
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        files = 1 << 20
-    return max(2, min(files // 4, 16_384) // workers), max(1 << 26, free_memory() // 2 // workers)
+    return max(2, room() // 2 // workers), max(1 << 26, free_memory() // 2 // workers)
 
 
 def _send_job(worker: Worker, number: int, parcel: Parcel) -> None:

@@ -5,6 +5,9 @@ the worker. That holds for as long as worker and caller live; a result that is k
 
 A fork makes a second owner of every view. So, before it, the blocks in use become private memory, as all other memory
 of a process is: neither side sees what the other writes. They go back to their workers only to be thrown away.
+
+A block costs this process a descriptor and a mapping, of which it has only so many. When the blocks of all its pools,
+and the results that it keeps, have used up most of them, results are copied out, and their blocks go back at once.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import errno
 import itertools
 import os
 import pickle
+import resource
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +26,10 @@ from ordmap.engine.board import Board
 from ordmap.engine.memory import Memory, Span
 from ordmap.outcome import Sealed
 
-__all__ = ["Lent", "Shelf"]
+__all__ = ["Lent", "Shelf", "room"]
+
+#: Mappings that Linux grants a process, unless it is told otherwise (65,530), less a half for all else.
+_MOST_MAPPINGS = 32_000
 
 #: Where a buffer of a result lies: block, first byte, number of bytes.
 Part = tuple[int, int, int]
@@ -34,28 +41,34 @@ class Shelf:
     def __init__(self, board: Board, worker: int) -> None:
         self._returns = board.returns(worker)
         self._size = len(self._returns)
-        self._returns[:] = memoryview(bytes(8 * self._size)).cast("Q")  # a worker before may have had it
         self._sequence = itertools.count()  # drawing from it is atomic: views may end in any thread
         self._blocks: dict[int, Memory] = {}
         self._live: dict[int, weakref.ref[Span]] = {}
         self._retired: set[int] = set()
+        self._faults: dict[int, tuple[int, str]] = {}
+        self.short_below = _most() // 4  # blocks that this process may yet have, under which results are copied out
         self._open = True
         _shelves.add(self)
 
     def put(self, number: int, size: int, file: int) -> None:
         """Take in a new block; its descriptor is the shelf's from here on."""
+        # Where that fails, a result in the block says so.
         if file < 0:
+            self._faults[number] = errno.EMFILE, "no more files can be opened, to receive this result"
             return
         try:
             memory = self._blocks[number] = Memory(file, size)
-        except OSError:
-            os.close(file)  # a result in it says so
+        except OSError as error:
+            os.close(file)
+            self._faults[number] = error.errno or 0, f"no memory can be mapped for this result: {error.strerror}"
         else:
+            self._faults.pop(number, None)
             _received.add(memory)
 
     def drop(self, number: int) -> None:
         """Let go of a block that the worker has given up."""
         self._blocks.pop(number, None)
+        self._faults.pop(number, None)
 
     def close(self) -> None:
         """Give nothing back any more. What is in use stays valid."""
@@ -66,10 +79,9 @@ class Shelf:
 
     def memory(self, number: int) -> Memory:
         """Return a block, which outlives the shelf for as long as a result in it does."""
-        memory = self._blocks.get(number)
-        if memory is None:
-            raise OSError(errno.EMFILE, "no more files or memory could be mapped, to receive this result")
-        return memory
+        if number in self._faults:
+            raise OSError(*self._faults[number])
+        return self._blocks[number]
 
     def watch(self, number: int, span: Span) -> None:
         """Give a block back when this exporter of it is gone."""
@@ -92,7 +104,8 @@ class Shelf:
 
     def retire_live(self) -> None:
         """Have what is in use now be used by nobody else, ever: a fork shares it."""
-        self._retired.update(self._live)
+        # Besides those that are watched, one that another thread is opening at this moment.
+        self._retired.update(self._live, (number for number, memory in list(self._blocks.items()) if memory.in_use))
 
     def abandon(self) -> None:
         """After a fork, in the child."""
@@ -115,6 +128,8 @@ class Lent(Sealed):
             self._memories[number] = shelf.memory(number)
 
     def open(self) -> Any:
+        if room() < self._shelf.short_below:
+            return self._copied()
         views: dict[int, memoryview] = {}
         while self._memories:
             number, memory = self._memories.popitem()
@@ -122,6 +137,17 @@ class Lent(Sealed):
             self._shelf.watch(number, span)
             views[number] = memoryview(span).cast("B")
         buffers = [views[number][start : start + size] for number, start, size in self._parts]
+        data = self._data if isinstance(self._data, bytes) else buffers.pop()
+        return pickle.loads(data, buffers=buffers)
+
+    def _copied(self) -> Any:
+        buffers: list[bytes | bytearray] = []
+        for number, start, size in self._parts:
+            memory = self._memories[number]
+            buffers.append(bytearray(memoryview(memory.span()).cast("B")[start : start + size]))
+        while self._memories:
+            number, _ = self._memories.popitem()
+            self._shelf.give_back(number)
         data = self._data if isinstance(self._data, bytes) else buffers.pop()
         return pickle.loads(data, buffers=buffers)
 
@@ -134,6 +160,16 @@ _shelves: weakref.WeakSet[Shelf] = weakref.WeakSet()
 
 #: What results lie in or lay in; also after the shelf is gone, where a result is kept.
 _received: weakref.WeakSet[Memory] = weakref.WeakSet()
+
+
+def room() -> int:
+    """Return how many more blocks this process may have."""
+    return _most() - len(_received)
+
+
+def _most() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_MAPPINGS if files == resource.RLIM_INFINITY else min(files // 2, _MOST_MAPPINGS)
 
 
 def _before_fork() -> None:

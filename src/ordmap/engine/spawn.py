@@ -44,32 +44,36 @@ class Interpreter:
     def __call__(self, crew: Crew, number: int) -> Worker:
         from ordmap.engine.pool import Worker  # it asks for workers, and is not asked by them
 
-        results, own_results = channel.pair()
-        leash, own_leash = channel.pair()
-        files = (
-            crew.board_file,
-            crew.taking.fileno(),
-            crew.offers.fileno(),
-            own_results.fileno(),
-            own_leash.fileno(),
-            self._luggage.file,
-        )
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from ordmap.engine.spawn import main; "
-            f"main({files}, {number}, {crew.size}, {crew.allowance})"
-        )
-        command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code]  # type: ignore[attr-defined]
+        ours: list[socket.socket] = []
+        theirs: list[socket.socket] = []
         try:
+            channel.add_pair(ours, theirs)
+            channel.add_pair(ours, theirs)
+            (results, leash), (own_results, own_leash) = ours, theirs
+            files = (
+                crew.board_file,
+                crew.taking.fileno(),
+                crew.offers.fileno(),
+                own_results.fileno(),
+                own_leash.fileno(),
+                self._luggage.file,
+            )
+            code = (
+                f"import sys; sys.path[:] = {sys.path!r}; from ordmap.engine.spawn import main; "
+                f"main({files}, {number}, {crew.size}, {crew.allowance})"
+            )
+            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+            command = [sys.executable, *flags, "-c", code]
             process = subprocess.Popen(  # noqa: S603  this very interpreter
                 command, pass_fds=files, stdin=subprocess.DEVNULL, process_group=0
             )
         except BaseException:
-            results.close()
-            leash.close()
+            for end in ours:
+                end.close()
             raise
         finally:
-            own_results.close()
-            own_leash.close()
+            for end in theirs:
+                end.close()
         process.returncode = 0  # the crew waits for it
         return Worker(number, process.pid, os.pidfd_open(process.pid), results, leash, Shelf(crew.board, number))
 

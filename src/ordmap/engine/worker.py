@@ -39,10 +39,11 @@ from ordmap.engine.message import (
     DROPPED,
     FAULT,
     JOB,
+    MOST_ORDERS,
     NEWS,
     NOTICE,
     Order,
-    packed_orders,
+    send_orders,
     unpacked_orders,
 )
 from ordmap.engine.parcel import unpacked_parcel
@@ -136,6 +137,24 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+#: Whether this process was forked by an item of a worker's.
+_forked = False
+
+
+def _stray() -> None:
+    global _forked
+    _forked = True
+
+
+def _stay() -> None:
+    """Note that this process is a worker, and no item's child, which a worker within a worker is, too."""
+    global _forked
+    _forked = False
+
+
+os.register_at_fork(after_in_child=_stray)
+
+
 class _Stop(Exception):  # noqa: N818  not an error
     """The caller wants no more."""
 
@@ -156,7 +175,7 @@ class _Worker:
         self._pending: deque[Order] = deque()
         self._pending_since = 0.0
         self._bulletin = -1
-        self._process = os.getpid()
+        _stay()
 
     def serve(self) -> None:
         """Compute what comes, until the caller wants no more."""
@@ -202,15 +221,22 @@ class _Worker:
         orders = list(unpacked_orders(message))
         for order in orders:
             self._board.take(order.serial, self._number)
-        if file is not None:  # it holds the inputs of the one order in the message
-            try:
-                if file < 0:
-                    raise OSError(errno.EMFILE, "the worker may have no more files open")
-                orders = [orders[0]._replace(keys=channel.read_file(file))]
-            except OSError as error:
-                self._answer(orders.pop().serial, pack([Raised(error)])[0], 0.0, 0)
+        if file is not None:
+            orders = self._with_inputs(orders, message, file)
         self._pending.extend(orders)
         self._pending_since = time.perf_counter()
+
+    def _with_inputs(self, orders: list[Order], message: bytes, file: int) -> list[Order]:
+        """Return the orders of a message whose inputs lie in a file; those that can't be had are answered."""
+        try:
+            if file < 0:
+                raise OSError(errno.EMFILE, "the worker may have no more files open")
+            return list(unpacked_orders(message, channel.read_file(file)))
+        except OSError as error:
+            for order in orders:
+                if not isinstance(order.keys, range):
+                    self._answer(order.serial, pack([Raised(error)])[0], 0.0, 0)
+            return [order for order in orders if isinstance(order.keys, range)]
 
     def _wait_for_task_or_room(self) -> None:
         poll = select.poll()
@@ -223,10 +249,14 @@ class _Worker:
     def _offer(self) -> None:
         """Give back what came with a task that turned out long, as far as there is room for it."""
         waiting = list(self._pending)
-        size = -(-len(waiting) // _OFFERS)
+        size = min(MOST_ORDERS, -(-len(waiting) // _OFFERS))
         while waiting:
-            message = packed_orders(waiting[:size])
-            if len(message) > channel.LONG or not channel.send(self._seat.offers, message):
+            offered = waiting[:size]
+            for order in offered:  # whoever receives them may die before it says that it has them
+                self._board.give_up(order.serial)
+            if not send_orders(self._seat.offers, offered):
+                for order in offered:
+                    self._board.take(order.serial, self._number)
                 break
             del waiting[:size]
         self._pending = deque(waiting)
@@ -308,6 +338,8 @@ class _Worker:
                 # The frame of this loop is of no interest to the user.
                 error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
                 result = Raised(error)
+            if _forked:
+                os._exit(0)  # the item forked, and this is its child, which nobody told to end
             if type(result) not in _PLAIN:
                 box = [result]
                 result = None  # from here on the box alone holds it
@@ -331,20 +363,21 @@ class _Worker:
         row[0] = 0
 
     def _answer(self, serial: int, outcomes: list[Any], elapsed: float, nbytes: int) -> None:
-        if os.getpid() != self._process:
-            os._exit(0)  # an item forked, and this is its child, which nobody told to end
         data = pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL)
         head = NEWS.pack(ANSWER, serial, elapsed, nbytes)
-        if len(data) <= channel.LONG:
-            self._outbox.put(head + data)
-            return
         try:
-            file = channel.written_file([data])
+            self._tell(head, data)
         except OSError as error:
+            if error.errno == errno.EBADF:
+                raise  # the item has closed the channel: this worker ends, and the item is known
             packed, _ = pack([Raised(error)])
             self._outbox.put(head + pickle.dumps(packed * len(outcomes), pickle.HIGHEST_PROTOCOL))
+
+    def _tell(self, head: bytes, data: bytes) -> None:
+        if len(data) <= channel.LONG:
+            self._outbox.put(head + data)
         else:
-            self._outbox.put(head, file)
+            self._outbox.put(head, channel.written_file([data]))
 
     def _send_blocks(self, lent: list[Block]) -> None:
         """Note that the caller has these blocks, and make those known to it that are new."""
@@ -358,7 +391,7 @@ class _Worker:
 
     def _report_fault(self, run: int, error: BaseException) -> None:
         packed, _ = pack([Raised(error)])
-        self._outbox.put(NEWS.pack(FAULT, run, 0.0, 0) + pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL))
+        self._tell(NEWS.pack(FAULT, run, 0.0, 0), pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL))
 
 
 def _compute_in_one_thread() -> None:
