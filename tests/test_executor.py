@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ordmap import FromExecutor, ordered_imap
+from ordmap import FromExecutor, WorkerDiedError, ordered_imap
 from ordmap.backends.remote import Reply
 
 ITEMS = 8
@@ -18,14 +20,23 @@ class Played(Executor):
     """Two workers in processes of their own, of which each takes the next task when the test says so."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.submitted_while_locked = False
         self.queue: deque[tuple[Future, object, list[int]]] = deque()
         self.holders: set[str] = set()
         self.computed: list[int] = []
 
     def submit(self, fn, /, key, task, payload, keys, patience):
         future: Future = Future()
+        self.submitted_while_locked |= self.lock.locked()  # the standard library's would wait for itself, for ever
         self.queue.append((future, payload, keys))
         return future
+
+    def break_down(self) -> None:
+        """As the standard library does it."""
+        with self.lock:
+            for future, *_ in list(self.queue):
+                future.set_exception(BrokenExecutor("gone"))
 
     def take(self, worker: str) -> None:
         if not self.queue:
@@ -53,3 +64,13 @@ def test_the_oldest_never_waits_behind_more_than_the_workers_have_in_hand(turns)
             assert len(younger) < 2, executor.computed
         assert sorted(executor.computed) == list(range(ITEMS))
         assert list(iterator) == list(range(ITEMS))
+
+
+def test_an_executor_that_breaks_down_is_sent_nothing_more():
+    executor = Played()
+    with ordered_imap(range(ITEMS), prefetch=ITEMS, chunksize=1, backend=FromExecutor(executor, 2)) as iterator:
+        iterator.start()
+        executor.break_down()
+        with pytest.raises(WorkerDiedError):
+            next(iterator)
+        assert not executor.submitted_while_locked

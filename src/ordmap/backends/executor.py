@@ -218,22 +218,24 @@ class ExecutorRun:
         """Take note of a task that is over; called by whichever thread of the executor's ended it."""
         if not self._open:
             return
-        failed = future.cancelled() or future.exception() is not None
-        refusing = None if failed or future.result().outcomes is not None else future.result().worker
+        if future.cancelled() or future.exception() is not None:
+            # It ends the run. And nothing may be sent from here: a broken executor says so with its own lock held.
+            self._done.put((ticket, future))
+            return
+        reply = future.result()
+        refused = reply.outcomes is None
         with self._lock:
-            in_vain = refusing is not None and self._payload_for.get(refusing, -1) < task
-            if refusing is None:
+            in_vain = refused and self._payload_for.get(reply.worker, -1) < task
+            if not refused:
                 self._out -= 1
-                if not failed:
-                    worker = future.result().worker
-                    self._payload_for.pop(worker, None)
-                    self._holders.add(worker)
-                    self._all_hold = self._all_hold or len(self._holders) >= self._processes
-        if refusing is None:
+                self._payload_for.pop(reply.worker, None)
+                self._holders.add(reply.worker)
+                self._all_hold = self._all_hold or len(self._holders) >= self._processes
+        if not refused:
             self._done.put((ticket, future))
         try:
-            if refusing is not None:
-                self._send(ticket, chunk, refusing if in_vain else None)
+            if refused:
+                self._send(ticket, chunk, reply.worker if in_vain else None)
             self._send_waiting()
         except OrdmapError as error:  # the caller is to have it, not this thread
             self._done.put(error)
