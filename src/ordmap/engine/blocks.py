@@ -60,6 +60,7 @@ class Arena:
             range(min(most, board.most_returns))
         )  # a number is free again only when its block is gone on both sides
         self._given: dict[int, tuple[Block, weakref.ref[Span]]] = {}
+        self._dropped_given: list[Block] = []  # by any thread, in the midst of anything: the next take sees to them
         self.dropped: list[int] = []
 
     def take(self, nbytes: int) -> Block | None:
@@ -70,6 +71,8 @@ class Arena:
 
     def _take(self, size: int) -> Block | None:
         self._receive_returns()
+        while self._dropped_given:
+            self.put_back(self._dropped_given.pop())
         stack = self._idle.get(size)
         if stack:
             block = stack.pop()
@@ -106,7 +109,7 @@ class Arena:
 
     def given_at(self, address: int) -> Block | None:
         """Return the block of an item's own that this address is in."""
-        for start, (block, _) in self._given.items():
+        for start, (block, _) in list(self._given.items()):
             if start <= address < start + block.size:
                 return block
         return None
@@ -124,12 +127,12 @@ class Arena:
     def _given_back(self, start: int) -> None:
         block, _ = self._given.pop(start, (None, None))
         if block is not None and not block.handing_over:
-            self.put_back(block)
+            self._dropped_given.append(block)
 
     def keep_given(self) -> None:
         """Have blocks of an item's own be plain memory of this process, which is about to fork: a fork shares them."""
         with self._lock:
-            for block, _ in self._given.values():
+            for block, _ in list(self._given.values()):
                 block.memory.make_private()
                 self._forget(block)
             self._given.clear()

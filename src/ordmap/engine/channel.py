@@ -91,6 +91,8 @@ def receive(end: socket.socket, *, wait: bool) -> tuple[bytes, int | None] | Non
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             files.frombytes(data[: len(data) - len(data) % files.itemsize])
     if told & int(socket.MSG_TRUNC):
+        for file in files:
+            os.close(file)
         raise OSError(errno.EMSGSIZE, "a message of the engine was cut off")
     return message, files[0] if files else -1
 

@@ -192,6 +192,7 @@ class Crew:
                 for worker in self._workers.values():
                     _send_job(worker, number, parcel)
                 self.board.post_bulletin()
+                self._rouse()  # whoever polls sends what there was no room for
             if keep:
                 forgotten, self._kept = self._kept, (job, number)
                 if forgotten is not None:
