@@ -707,6 +707,44 @@ def test_ctrl_c_ends_everything():
     assert not children()
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.002, 0.005, 0.01, 0.02, 0.04])
+def test_ctrl_c_that_another_thread_receives_ends_everything(seconds):
+    """The handler runs in the main thread all the same, at any of its instructions, also while workers begin."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    before = signal.signal(signal.SIGUSR1, interrupt)
+
+    def send():
+        time.sleep(seconds)
+        signal.pthread_kill(other.ident, signal.SIGUSR1)
+
+    sender = threading.Thread(target=send)
+    try:
+        results = ordered_imap(Items(10, lambda i: time.sleep(600)), 2, 4)
+        with pytest.raises(KeyboardInterrupt):
+            sender.start()
+            next(results)
+            time.sleep(60)
+        gc.collect()
+        assert not children()
+        assert signal.getsignal(signal.SIGUSR1) is interrupt
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        locked = threading.Thread(target=lambda: list(ordered_imap(range(4), 2)))  # no lock is left behind
+        locked.start()
+        locked.join(20)
+        assert not locked.is_alive()
+    finally:
+        over.set()
+        other.join()
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
 def alive(pid):
     try:
         return "State:\tZ" not in Path("/proc", str(pid), "status").read_text()

@@ -12,6 +12,7 @@ from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Pool
 from ordmap.backends.promises import row, weaker
+from ordmap.engine.ending import uninterrupted
 from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
@@ -76,14 +77,16 @@ class Processes(Pool):
     def _recruited(self, job: Job) -> EngineRun:
         """Begin a run on new workers."""
         if self._forks():
-            crew = self._crew = Crew(self.workers, Fork(self._initializer, self._initargs), self._lock)
-            run = crew.join(job, keep=self._static)
-            crew.start()
+            with uninterrupted():
+                crew = self._crew = Crew(self.workers, Fork(self._initializer, self._initargs), self._lock)
+                run = crew.join(job, keep=self._static)
+                crew.start()
             return run
         from ordmap.engine.spawn import Interpreter  # not needed by forked workers
 
-        crew = self._crew = Crew(self.workers, Interpreter(self._initializer, self._initargs), self._lock)
-        crew.start()  # while they begin, the job is pickled
+        with uninterrupted():
+            crew = self._crew = Crew(self.workers, Interpreter(self._initializer, self._initargs), self._lock)
+            crew.start()  # while they begin, the job is pickled
         try:
             return crew.join(job, _parcel(job), keep=self._static)
         except BaseException:

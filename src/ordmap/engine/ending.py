@@ -10,9 +10,10 @@ import contextlib
 import os
 import select
 import signal
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Worker
@@ -31,14 +32,66 @@ _GRACE = 0.1
 _GIVE_UP = 5.0
 
 
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Have signals wait: an exception that a handler raises, Ctrl-C above all, must not leave a worker behind."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class uninterrupted:  # noqa: N801  used as a function is
+    """Have signals wait: an exception that a handler raises, Ctrl-C above all, must not leave a worker behind.
+
+    To block them is not enough. Another thread, which doesn't, may receive one, and Python then runs the handler in the
+    main thread, wherever that is: so there the handlers wait, too.
+    """
+
+    _outermost: ClassVar[uninterrupted | None] = None
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Any] = {}
+        self._arrived: list[int] = []
+        self._mask: set[int] = set()
+
+    def __enter__(self) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        try:
+            for number in _ALL_SIGNALS:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._note)
+        except BaseException:  # of a handler that was not replaced yet
+            self._restore()
+            raise
+        if uninterrupted._outermost is None:
+            uninterrupted._outermost = self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if uninterrupted._outermost is self:
+            uninterrupted._outermost = None
+        self._restore()
+        for number in self._arrived:
+            signal.raise_signal(number)
+
+    def _note(self, number: int, _: object) -> None:
+        self._arrived.append(number)
+
+    def _restore(self) -> None:
+        error: BaseException | None = None
+        rest = list(self._handlers)
+        while rest:
+            try:
+                signal.signal(rest[-1], self._handlers[rest[-1]])
+                rest.pop()
+            except BaseException as raised:  # of a handler that is back already
+                error = raised
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        if error is not None:
+            raise error
+
+    @classmethod
+    def restore_in_child(cls) -> None:
+        """Have this process, which was forked in the meantime, begin with the handlers that the caller had before."""
+        outermost, cls._outermost = cls._outermost, None
+        if outermost is not None:
+            for number, handler in outermost._handlers.items():
+                signal.signal(number, handler)
 
 
 def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ordmap.engine import channel
+from ordmap.engine.ending import uninterrupted
 from ordmap.engine.shelf import Shelf
 from ordmap.engine.worker import Seat, leashed, work
 
@@ -121,6 +122,7 @@ def _be_worker(seat: Seat, callers: Sequence[socket.socket]) -> None:
             end.close()
         signal.set_wakeup_fd(-1)
         # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
+        uninterrupted.restore_in_child()
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`

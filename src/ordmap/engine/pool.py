@@ -63,6 +63,10 @@ _GRACE = 0.2
 #: Deaths in a row, with no item begun, that count against a chunk, a job, or the start of workers.
 _DEATHS = 3
 
+#: Seconds that a wait takes at most, before it is begun again. A signal that another thread receives doesn't end it,
+#: and its handler, which may raise, runs in the main thread and nowhere else.
+_HEARTBEAT = 0.25
+
 #: Seconds between two attempts to send what there was no room for.
 _RETRY = 0.02
 
@@ -312,7 +316,7 @@ class Crew:
                             return ()
                         self._followers += 1
                         try:
-                            self._turn.wait()
+                            self._turn.wait(_HEARTBEAT)
                         finally:
                             self._followers -= 1
                         before = self._leader
@@ -327,7 +331,7 @@ class Crew:
                         or self._ledger.waits
                         or any(worker.notices for worker in self._workers.values())
                     )
-                    events = self._epoll.poll((_RETRY if retry else -1) if wait else 0)
+                    events = self._epoll.poll((_RETRY if retry else _HEARTBEAT) if wait else 0)
                     with self._lock:
                         self._attend(events)
                 finally:
