@@ -6,6 +6,7 @@ any of them, answers it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import socket
@@ -122,15 +123,16 @@ class Ledger:
     def repack(self) -> None:
         """Pack all tasks that no worker has taken into few messages, so that the channel holds them all."""
         self._take_back()
-        self._send_waiting(min(MOST_ORDERS, -(-len(self._waiting) // _MESSAGES)))
+        self._send_waiting(max(1, min(MOST_ORDERS, -(-len(self._waiting) // _MESSAGES))))
 
     def _send_waiting(self, together: int) -> bool:
         """Send waiting tasks, so many in a message. They wait until they are sent, whatever interrupts this."""
         waiting = self._waiting
         while waiting:
-            tasks = [waiting.popleft() for _ in range(min(together, len(waiting)))]
+            tasks: list[Task] = []
             sent = False
             try:
+                _move(waiting, tasks, together)
                 orders = [task.order() for task in tasks if task.serials[-1] in self._tasks]
                 sent = not orders or send_orders(self._offers, orders)
             finally:
@@ -150,9 +152,12 @@ class Ledger:
                     self._waiting.append(task)
             if file is not None and file >= 0:
                 os.close(file)
-        by_age = sorted(self._waiting, key=lambda task: task.serials[-1])
-        self._waiting.clear()
-        self._waiting.extend(by_age)
+        by_age: list[Task] = []
+        try:
+            _move(self._waiting, by_age, len(self._waiting))
+            by_age.sort(key=lambda task: task.serials[-1])
+        finally:
+            self._waiting.extendleft(reversed(by_age))
 
     def give_out_lost(self, worker: int) -> None:
         """Send again, ahead of all others, the tasks that a dead worker may have had."""
@@ -171,3 +176,10 @@ class Ledger:
         self._waiting.extendleft(reversed(lost))
         if not self.flush():
             self.repack()
+
+
+def _move(source: deque[Task], to: list[Task], most: int) -> None:
+    """Take tasks out of a queue, which a signal's handler may empty at any moment."""
+    with contextlib.suppress(IndexError):
+        while len(to) < most:
+            to.append(source.popleft())
