@@ -24,6 +24,7 @@ import pytest
 
 from ordmap import OrdmapError, Processes, Spawn, WorkerDiedError, ordered_imap, ordered_map
 from ordmap.engine import available, channel
+from ordmap.engine.ending import uninterrupted
 from ordmap.engine.message import Order, packed_orders, unpacked_orders
 
 pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
@@ -742,6 +743,32 @@ def test_ctrl_c_that_another_thread_receives_ends_everything(seconds):
         over.set()
         other.join()
         sender.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_child_that_another_thread_forks_while_signals_wait_has_the_handlers_of_before():
+    def handler(*_):
+        raise AssertionError("nobody sends it")
+
+    codes = []
+
+    def fork():
+        child = os.fork()
+        if not child:
+            os._exit(7 if signal.getsignal(signal.SIGUSR1) is handler else 1)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with uninterrupted(), uninterrupted():
+            assert signal.getsignal(signal.SIGUSR1) is not handler
+            forker = threading.Thread(target=fork)
+            forker.start()
+            forker.join(20)
+        assert codes == [7]
+        assert signal.getsignal(signal.SIGUSR1) is handler
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
         signal.signal(signal.SIGUSR1, before)
 
 

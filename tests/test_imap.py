@@ -12,6 +12,7 @@ import pytest
 import ordmap
 import ordmap.testing
 from ordmap import FromExecutor, Processes, Serial, Spawn, Threads, ordered_imap, ordered_map
+from ordmap.cores import usable_cores
 
 
 class OnlyItems:
@@ -78,11 +79,48 @@ def test_refuses(call, error, message):
 
 
 def test_workers_none_is_what_this_process_may_use():
-    from ordmap.cores import usable_cores
-
     assert 1 <= usable_cores() <= 4096
     assert Threads().workers == usable_cores()
     assert Processes(None).workers == usable_cores()
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"/proc/self/cgroup": "0::/\n"}, 64),
+        ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "250000 100000\n"}, 2),
+        ({"/proc/self/cgroup": "0::/a/b\n", "/sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 64),
+        (
+            {
+                "/proc/self/cgroup": "0::/a/b\n",
+                "/sys/fs/cgroup/a/b/cpu.max": "600000 100000\n",
+                "/sys/fs/cgroup/a/cpu.max": "300000 100000\n",
+            },
+            3,
+        ),
+        ({"/proc/self/cgroup": "0::/../../other\n", "/sys/fs/cgroup/cpu.max": "500000 100000\n"}, 5),
+        ({"/proc/self/cgroup": "0::/a\n", "/sys/fs/cgroup/a/cpu.max": "10000 100000\n"}, 1),
+        (
+            {
+                "/proc/self/cgroup": "3:memory:/a\n2:cpu,cpuacct:/a\n",
+                "/sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "400000\n",
+                "/sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+                "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            4,
+        ),
+    ],
+)
+def test_the_quota_of_a_container_and_of_those_around_it_bounds_the_usable_cores(files, cores, monkeypatch):
+    def read_text(path):
+        if path not in files:
+            raise FileNotFoundError(path)
+        return files[path]
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr("ordmap.cores.read_text", read_text)
+    assert usable_cores() == cores
 
 
 def test_workers_zero_is_serial():

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
-__all__ = ["usable_cores"]
+__all__ = ["read_text", "usable_cores"]
+
+
+def read_text(path: str) -> str:
+    """Return the content of one of the system's small files, without the cost of importing ``pathlib``."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+        return file.read()
 
 
 def usable_cores() -> int:
@@ -18,30 +23,31 @@ def usable_cores() -> int:
 def _quotas() -> Iterator[float]:
     """Yield each limit in cores that a control group, or one above it, sets on this process (Linux)."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = read_text("/proc/self/cgroup").splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # cgroup v2
-            root = Path("/sys/fs/cgroup")
+            root = "/sys/fs/cgroup"
         elif "cpu" in controllers.split(","):
-            root = Path("/sys/fs/cgroup/cpu")
+            root = "/sys/fs/cgroup/cpu"
         else:
             continue
-        group = root / path.lstrip("/")
-        for folder in (group, *group.parents):
-            quota = _quota(folder)
+        group = f"{root}/{path.strip('/')}".rstrip("/")
+        while True:
+            quota = _quota(group)
             if quota is not None:
                 yield quota
-            if folder == root:
+            if group == root:
                 break
+            group = group.rpartition("/")[0]
 
 
-def _quota(group: Path) -> float | None:
+def _quota(group: str) -> float | None:
     for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
-            quota, period = " ".join((group / name).read_text(encoding="ascii") for name in files).split()
+            quota, period = " ".join(read_text(f"{group}/{name}") for name in files).split()
         except (OSError, ValueError):
             continue
         if quota not in {"max", "-1"}:

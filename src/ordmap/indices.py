@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 __all__ = ["Arguments", "Chunk", "Indices", "Source", "check_indices"]
@@ -14,17 +13,21 @@ __all__ = ["Arguments", "Chunk", "Indices", "Source", "check_indices"]
 _SLOW = 0.001
 
 
-@dataclass(frozen=True, slots=True)
 class Chunk:
     """Some items that follow each other: what the dataset (or function) is called with, and their indices.
 
     ``error`` is set for an item that can't be computed, since its index is not valid: a chunk of one.
     """
 
-    keys: Sequence[Any]
-    indices: Sequence[int]
-    epoch: int = 0
-    error: Exception | None = None
+    __slots__ = ("epoch", "error", "indices", "keys")
+
+    def __init__(
+        self, keys: Sequence[Any], indices: Sequence[int], epoch: int = 0, error: Exception | None = None
+    ) -> None:
+        self.keys = keys
+        self.indices = indices
+        self.epoch = epoch
+        self.error = error
 
     def __len__(self) -> int:
         return len(self.keys)

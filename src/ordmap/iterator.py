@@ -10,8 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from ordmap.backends import Backend, Job, Run
 from ordmap.errors import OrdmapError
@@ -27,8 +26,7 @@ T_co = TypeVar("T_co", covariant=True)
 _END = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What a call asked for, checked once."""
 
     backend: Backend
@@ -39,8 +37,7 @@ class Settings:
     chunksize: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """What an iterator has done so far.
 
     ``delivered``: items given out, errors included; ``in_flight``: items submitted and not yet given out, now;

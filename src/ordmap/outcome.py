@@ -18,7 +18,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import EllipsisType, FunctionType
 from typing import Any, NamedTuple
 
@@ -156,8 +155,7 @@ class Sealed:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
+class _Link(NamedTuple):
     """One exception of a chain: itself, as far as it can travel, and where in the chain its relatives are."""
 
     data: bytes | None
@@ -169,8 +167,7 @@ class _Link:
     suppress_context: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PackedError:
+class PackedError(NamedTuple):
     """An item's exception on its way between processes, with its whole chain of causes and contexts."""
 
     chain: tuple[_Link, ...]

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from ordmap.backends.promises import Grade
 from ordmap.indices import Chunk
@@ -31,8 +30,7 @@ BACKENDS: dict[str, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Job:
+class Job(NamedTuple):
     """What a run computes: ``compute(key)`` for each key of a chunk.
 
     ``subject`` is the dataset or function that the user gave. ``patience`` is the time in seconds after which a worker

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import platform
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -136,6 +135,8 @@ def compute_chunk(key: Key, task: int, payload: Payload | None, keys: Sequence[A
     ``task`` is another number for each call: Dask takes calls with equal arguments for one call.
     """
     del task
+    import platform  # the process engine does without
+
     worker = f"{platform.node()}:{os.getpid()}"
     if _fault is not None:
         raise initializer_failed(_fault, worker)

@@ -36,7 +36,7 @@ class uninterrupted:  # noqa: N801  used as a function is
     """Have signals wait: an exception that a handler raises, Ctrl-C above all, must not leave a worker behind.
 
     To block them is not enough. Another thread, which doesn't, may receive one, and Python then runs the handler in the
-    main thread, wherever that is: so there the handlers wait, too.
+    main thread, wherever that is: so there the handlers wait, too. Inside another of these one has nothing to do.
     """
 
     _outermost: ClassVar[uninterrupted | None] = None
@@ -44,11 +44,14 @@ class uninterrupted:  # noqa: N801  used as a function is
     def __init__(self) -> None:
         self._handlers: dict[int, Any] = {}
         self._arrived: list[int] = []
-        self._mask: set[int] = set()
+        self._mask: set[int] | None = None  # before this one; `None`: it is inside another
 
     def __enter__(self) -> None:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and uninterrupted._outermost is not None:
+            return
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
-        if threading.current_thread() is not threading.main_thread():
+        if not in_main_thread:
             return
         try:
             for number in _ALL_SIGNALS:
@@ -59,10 +62,11 @@ class uninterrupted:  # noqa: N801  used as a function is
         except BaseException:  # of a handler that was not replaced yet
             self._restore()
             raise
-        if uninterrupted._outermost is None:
-            uninterrupted._outermost = self
+        uninterrupted._outermost = self
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._mask is None:
+            return
         if uninterrupted._outermost is self:
             uninterrupted._outermost = None
         self._restore()
@@ -81,7 +85,8 @@ class uninterrupted:  # noqa: N801  used as a function is
                 rest.pop()
             except BaseException as raised:  # of a handler that is back already
                 error = raised
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        if self._mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         if error is not None:
             raise error
 
@@ -92,6 +97,9 @@ class uninterrupted:  # noqa: N801  used as a function is
         if outermost is not None:
             for number, handler in outermost._handlers.items():
                 signal.signal(number, handler)
+
+
+os.register_at_fork(after_in_child=uninterrupted.restore_in_child)
 
 
 def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:

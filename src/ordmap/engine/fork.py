@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ordmap.engine import channel
-from ordmap.engine.ending import uninterrupted
 from ordmap.engine.shelf import Shelf
 from ordmap.engine.worker import Seat, leashed, work
 
@@ -70,7 +69,7 @@ class Fork:
                 end.close()
         with contextlib.suppress(OSError):  # the child does the same; whoever comes first
             os.setpgid(pid, pid)
-        return Worker(number, pid, os.pidfd_open(pid), results, leash, Shelf(crew.board, number))
+        return Worker(number, pid, results, leash, Shelf(crew.board, number))
 
 
 def _mark_classes() -> None:
@@ -82,9 +81,10 @@ def _mark_classes() -> None:
     pending: list[type] = [object]
     while pending:
         subclasses: list[type] = type.__subclasses__(pending.pop())
-        new = {id(kind): kind for kind in subclasses if id(kind) not in found}
-        found |= new
-        pending += new.values()
+        for kind in subclasses:
+            if id(kind) not in found:
+                found[id(kind)] = kind
+                pending.append(kind)
     local = [kind for kind in found.values() if _goes_by_value(kind)]
     if local:
         from cloudpickle import cloudpickle  # heavy; most programs have no such class
@@ -96,10 +96,11 @@ def _mark_classes() -> None:
 
 def _goes_by_value(kind: type) -> bool:
     module = getattr(kind, "__module__", None)
-    if not isinstance(module, str):
+    if module == "__main__":
+        return True
+    if "<locals>" not in kind.__qualname__ or not isinstance(module, str):
         return False
-    local = "<locals>" in kind.__qualname__ and module.partition(".")[0] not in sys.stdlib_module_names
-    return local or module == "__main__"
+    return module.partition(".")[0] not in sys.stdlib_module_names
 
 
 def _forked() -> int:
@@ -122,7 +123,6 @@ def _be_worker(seat: Seat, callers: Sequence[socket.socket]) -> None:
             end.close()
         signal.set_wakeup_fd(-1)
         # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
-        uninterrupted.restore_in_child()
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`

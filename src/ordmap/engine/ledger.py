@@ -12,7 +12,6 @@ import pickle
 import socket
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ordmap.backends.remote import portable
@@ -30,7 +29,6 @@ __all__ = ["Ledger", "Task"]
 _MESSAGES = 32
 
 
-@dataclass(eq=False, slots=True)
 class Task:
     """A chunk that was submitted and is not answered: under its newest serial number, and older ones that may yet come.
 
@@ -38,14 +36,17 @@ class Task:
     item behind ``keys`` killed its worker: it ends the answer.
     """
 
-    run: EngineRun
-    ticket: int
-    keys: range | bytes
-    size: int
-    patient: bool = False
-    serials: list[int] = field(default_factory=list)
-    dead: Raised | None = None
-    deaths: int = 0
+    __slots__ = ("dead", "deaths", "keys", "patient", "run", "serials", "size", "ticket")
+
+    def __init__(self, run: EngineRun, ticket: int, keys: range | bytes, size: int) -> None:
+        self.run = run
+        self.ticket = ticket
+        self.keys = keys
+        self.size = size
+        self.patient = False
+        self.serials: list[int] = []
+        self.dead: Raised | None = None
+        self.deaths = 0
 
     @classmethod
     def of(cls, run: EngineRun, ticket: int, keys: Sequence[Any]) -> Task:

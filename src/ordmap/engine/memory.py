@@ -10,7 +10,8 @@ import ctypes
 import mmap
 import os
 import weakref
-from pathlib import Path
+
+from ordmap.cores import read_text
 
 __all__ = ["Memory", "Span", "address_of", "free_memory"]
 
@@ -132,7 +133,7 @@ def free_memory() -> int:
     """Return about how many bytes can still be had: the machine's free memory, cut by the control group's limit."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = read_text("/proc/meminfo").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         pass
@@ -141,7 +142,7 @@ def free_memory() -> int:
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ):
         try:
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+            free = min(free, int(read_text(limit)) - int(read_text(used)))
         except (OSError, ValueError):  # there is none
             continue
     return max(free, 0)

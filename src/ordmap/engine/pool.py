@@ -16,7 +16,6 @@ import contextlib
 import errno
 import os
 import pickle
-import platform
 import select
 import signal
 import socket
@@ -25,7 +24,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ordmap.backends import Job
@@ -71,24 +69,20 @@ _HEARTBEAT = 0.25
 _RETRY = 0.02
 
 
-@dataclass(eq=False)
 class Worker:
     """A worker, as the caller knows it. ``pidfd`` becomes readable with its death, whoever holds its channel open."""
 
-    number: int
-    pid: int
-    pidfd: int
-    results: socket.socket
-    leash: socket.socket
-    shelf: Shelf
-    notices: channel.Outbox = field(init=False)
-    name: str = field(init=False)
-    reaped: bool = False
-    condemned: bool = False  # ended by the caller: no item's fault
-
-    def __post_init__(self) -> None:
-        self.notices = channel.Outbox(self.results)
-        self.name = f"{platform.node()}:{self.pid}"
+    def __init__(self, number: int, pid: int, results: socket.socket, leash: socket.socket, shelf: Shelf) -> None:
+        self.number = number
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.results = results
+        self.leash = leash
+        self.shelf = shelf
+        self.notices = channel.Outbox(results)
+        self.name = f"{os.uname().nodename}:{pid}"
+        self.reaped = False
+        self.condemned = False  # ended by the caller: no item's fault
 
 
 class Launch(Protocol):
@@ -162,10 +156,6 @@ class Crew:
     def usable(self) -> bool:
         """Whether a new run can be had here."""
         return not self.ended and self._fault is None and self.process == os.getpid()
-
-    @property
-    def started(self) -> bool:
-        return bool(self._workers)
 
     def start(self) -> None:
         """Start the workers; on failure nothing is left."""
@@ -466,7 +456,6 @@ class Crew:
     # Deaths
 
     def _hire(self, number: int) -> None:
-        self.board.clear(number)
         with uninterrupted():
             worker = self._launch(self, number)
             self._workers[number] = worker
@@ -501,6 +490,7 @@ class Crew:
                 self._fault = WorkerDiedError(f"workers die before they begin; the last: {how}")
                 return
         self._recover(worker, how)
+        self.board.clear(worker.number)
         try:
             self._hire(worker.number)
         except OSError as error:

@@ -75,7 +75,7 @@ class Interpreter:
             for end in theirs:
                 end.close()
         process.returncode = 0  # the crew waits for it
-        return Worker(number, process.pid, os.pidfd_open(process.pid), results, leash, Shelf(crew.board, number))
+        return Worker(number, process.pid, results, leash, Shelf(crew.board, number))
 
 
 def main(files: tuple[int, int, int, int, int, int], number: int, workers: int, allowance: tuple[int, int]) -> NoReturn:

@@ -25,7 +25,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from ordmap.backends.remote import TRAVELLING, unpacked
@@ -77,8 +76,7 @@ class _Unread(NamedTuple):
     file: int
 
 
-@dataclass
-class Seat:
+class Seat(NamedTuple):
     """What a worker is given: its number, its ends of the channels, and the jobs that it knows from the start.
 
     ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last
