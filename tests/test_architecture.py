@@ -23,7 +23,7 @@ FLOORS = [
     {"backends.serial", "backends.threads", "backends.executor"},
     {"backends.portable"},
     {"engine"},
-    {"engine.board", "engine.channel", "engine.memory", "engine.message"},
+    {"engine.board", "engine.channel", "engine.memory", "engine.message", "engine.reducers"},
     {"engine.blocks", "engine.shelf", "engine.parcel"},
     {"engine.codec"},
     {"engine.worker"},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+from typing import ClassVar
 
 import pytest
 
 from ordmap.backends import Job
 from ordmap.errors import OrdmapError
 from ordmap.indices import Arguments, Chunk, Indices
-from ordmap.outcome import Answer, Raised
+from ordmap.outcome import Answer, Raised, Sealed
 from ordmap.pace import PATIENCE, Budget, Pace
 from ordmap.window import Window
 
@@ -204,6 +205,15 @@ def test_chunks_grow_for_tiny_items_and_shrink_for_slow_ones():
     assert (pace.chunk, pace.width) == (16, 64)
 
 
+def test_large_results_that_come_quickly_travel_together_up_to_4_mb():
+    pace = Pace(2, 64, None)
+    for _ in range(6):
+        pace.learn(pace.chunk, pace.chunk * 50e-6, pace.chunk * 600_000)
+    assert pace.chunk == 6
+    pace.learn(6, 6 * 50e-6, 6 * 24_000_000)
+    assert pace.chunk == 1
+
+
 def test_a_window_that_nobody_set_holds_64_mb_at_most():
     pace = Pace(2, None, None)
     for _ in range(12):
@@ -274,6 +284,36 @@ def test_a_ready_head_goes_out_before_a_slow_source_is_pulled_again():
     run, window = make(prefetch=4, source=Arguments([source()], strict=False))
     assert window.one() == "r"
     assert pulled == [0, 1]
+
+
+class Closed(Sealed):
+    opened: ClassVar[list[int]] = []
+
+    def __init__(self, number):
+        self.number = number
+
+    def open(self):
+        self.opened.append(self.number)
+        if self.number == 5:
+            raise ValueError("this one is spoilt")
+        return self.number
+
+
+def test_what_must_be_opened_is_so_some_at_a_time_and_a_failure_among_them_waits_its_turn():
+    Closed.opened.clear()
+    run, window = make(40, prefetch=40, chunksize=40)
+    window.fill()
+    run.answer(0, [Closed(n) for n in range(40)])
+    assert [window.one() for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert Closed.opened == [0, 1, 2, 3, 4, 5]
+    raised = window.one()
+    assert (type(raised), raised.index, window.delivered, window.in_flight) == (Raised, 5, 6, 34)
+    assert "this one is spoilt" in str(raised.error)
+    assert window.one() == 6
+    assert len(Closed.opened) == 6 + 16  # each once, and the rest when it is needed
+    assert [window.one() for _ in range(33)] == list(range(7, 40))
+    assert Closed.opened == list(range(40))
+    assert (window.delivered, window.in_flight, window.take()) == (40, 0, None)
 
 
 def test_wake_ends_a_take():

@@ -11,7 +11,7 @@ PATIENCE = 0.010
 
 #: What a chunk should cost at most: then neither the channel nor an idle neighbour is felt.
 _CHUNK_SECONDS = 0.0015
-_CHUNK_BYTES = 64 * 1024
+_CHUNK_BYTES = 4 << 20
 
 #: The bounds of a window that nobody asked for.
 _WIDEST = 1024

@@ -177,7 +177,7 @@ class Arena:
         self._least_idle = min(self._least_idle, self._idle_count)
         self._takes += 1
         if self._takes >= _PERIOD:
-            self._drop(self._least_idle)
+            self._drop(self._least_idle // 2)
             self._takes = 0
             self._least_idle = self._idle_count
 

@@ -6,16 +6,14 @@ block already, since `ordmap.empty` made them, are not copied at all.
 
 from __future__ import annotations
 
-import copyreg
 import io
 import pickle
-import sys
-from collections import ChainMap
 from collections.abc import Callable
 from typing import Any
 
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.memory import address_of
+from ordmap.engine.reducers import OutOfBand, reducers
 from ordmap.outcome import PackedError, Pickled, Raised, pack, pack_unpicklable
 
 __all__ = ["encode"]
@@ -142,12 +140,10 @@ def _pickled(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
     """Pickle by ``pickle``, and by ``cloudpickle`` what that refuses; large buffers join ``buffers``."""
     callback = None if buffers is None else _collector(buffers)
     if type(result) in (bytes, bytearray) and buffers is not None and len(result) > _SMALL:
-        result = _Bytes(result)
-    if "torch" in sys.modules and sys.modules["torch"] not in _registered:
-        _register_torch(sys.modules["torch"])
+        result = OutOfBand(result)
     file = io.BytesIO()
     pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=callback)
-    pickler.dispatch_table = _reducers
+    pickler.dispatch_table = reducers()
     try:
         pickler.dump(result)
         return file.getvalue()
@@ -172,61 +168,3 @@ def _collector(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuf
         return small
 
     return collect
-
-
-class _Bytes:
-    """Bytes that go out of band, and are copied once at the other side."""
-
-    def __init__(self, content: bytes | bytearray) -> None:
-        self._content = content
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self._content), (pickle.PickleBuffer(self._content),)
-
-
-def _reduced_view(view: memoryview) -> tuple[Any, ...]:
-    if not view.c_contiguous:
-        copy: bytes | bytearray = view.tobytes() if view.readonly else bytearray(view.tobytes())
-        view = memoryview(copy).cast(view.format, view.shape)  # type: ignore[call-overload]
-    return _view, (pickle.PickleBuffer(view), view.format, view.shape)
-
-
-def _view(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
-    flat = memoryview(buffer).cast("B")
-    return flat.cast(form, shape) if flat.nbytes else flat  # type: ignore[call-overload]
-
-
-_own_reducers: dict[type, Callable[[Any], tuple[Any, ...]]] = {memoryview: _reduced_view}
-_reducers: ChainMap[type, Any] = ChainMap(_own_reducers, copyreg.dispatch_table)
-_registered: set[Any] = set()
-
-
-def _register_torch(torch: Any) -> None:
-    """Have CPU tensors travel as the arrays that they are, rather than by torch's own way, which copies thrice."""
-    tensor = getattr(torch, "Tensor", None)
-    if tensor is None or not hasattr(torch, "from_numpy"):
-        return  # it is being imported
-    _registered.add(torch)
-
-    def reduced(value: Any) -> Any:
-        if value.device.type == "cpu" and value.layout is torch.strided and not value.requires_grad:
-            try:
-                return _reduced_tensor(torch, value.contiguous())
-            except (TypeError, RuntimeError):  # a lazy or quantised tensor
-                pass
-        return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-
-    _own_reducers[tensor] = reduced
-
-
-def _reduced_tensor(torch: Any, tensor: Any) -> tuple[Any, ...]:
-    try:
-        return torch.from_numpy, (tensor.numpy(),)
-    except TypeError:  # a type that numpy lacks, such as bfloat16
-        return _tensor, (tensor.reshape(-1).view(torch.uint8).numpy(), tensor.dtype, tensor.shape)
-
-
-def _tensor(data: Any, dtype: Any, shape: Any) -> Any:
-    import torch  # who gets a tensor has it anyway
-
-    return torch.from_numpy(data).view(dtype).reshape(shape)

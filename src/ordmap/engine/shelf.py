@@ -46,7 +46,7 @@ class Shelf:
         self._live: dict[int, weakref.ref[Span]] = {}
         self._retired: set[int] = set()
         self._faults: dict[int, tuple[int, str]] = {}
-        self.short_below = _most() // 4  # blocks that this process may yet have, under which results are copied out
+        self.crowded = 3 * _most() // 4  # blocks of this process, beyond which results are copied out
         self._open = True
         _shelves.add(self)
 
@@ -128,7 +128,7 @@ class Lent(Sealed):
             self._memories[number] = shelf.memory(number)
 
     def open(self) -> Any:
-        if room() < self._shelf.short_below:
+        if len(_received) > self._shelf.crowded:
             return self._copied()
         views: dict[int, memoryview] = {}
         while self._memories:

@@ -1,0 +1,118 @@
+"""How objects that hold a large buffer are pickled, where pickle's own way copies it or takes long.
+
+An array's own way pickles its type anew each time, which costs as much as all the rest of it. A tensor's own way copies
+it thrice. Neither library is imported here: what isn't there can't be in a result.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["OutOfBand", "reducers"]
+
+Reducer = Callable[[Any], Any]
+
+#: Bytes of an array from which our way is the shorter one.
+_LARGE = 2048
+
+
+class OutOfBand:
+    """Bytes that go out of band, and are copied once at the other side."""
+
+    def __init__(self, content: bytes | bytearray) -> None:
+        self._content = content
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._content), (pickle.PickleBuffer(self._content),)
+
+
+def reducers() -> dict[type, Reducer]:
+    """Return the reducers of this process: those here, and those that the user's libraries have registered.
+
+    A plain dict, since pickle looks into any other mapping by a call for each object.
+    """
+    modules: Mapping[str, Any] = sys.modules
+    for name, register in _REGISTERS.items():
+        if name in modules and name not in _registered:
+            register(modules[name])
+    return _own | copyreg.dispatch_table
+
+
+def _reduced_view(view: memoryview) -> tuple[Any, ...]:
+    if not view.c_contiguous:
+        copy: bytes | bytearray = view.tobytes() if view.readonly else bytearray(view.tobytes())
+        view = memoryview(copy).cast(view.format, view.shape)  # type: ignore[call-overload]
+    return _view, (pickle.PickleBuffer(view), view.format, view.shape)
+
+
+def _view(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    flat = memoryview(buffer).cast("B")
+    return flat.cast(form, shape) if flat.nbytes else flat  # type: ignore[call-overload]
+
+
+_own: dict[type, Reducer] = {memoryview: _reduced_view}
+
+#: The libraries whose reducers are among these.
+_registered: set[str] = set()
+
+
+def _register_numpy(numpy: Any) -> None:
+    """Have plain arrays of numbers travel as buffer, one letter and shape."""
+    array = getattr(numpy, "ndarray", None)
+    if array is None or not hasattr(numpy, "frombuffer"):
+        return  # it is being imported
+    _registered.add("numpy")
+
+    def reduced(value: Any) -> Any:
+        kind = value.dtype
+        plain = kind.isbuiltin == 1 and kind.kind in "biufc" and kind.metadata is None
+        if plain and value.nbytes >= _LARGE and value.flags.c_contiguous:
+            return _array, (pickle.PickleBuffer(value), kind.char, value.shape)
+        return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+    _own[array] = reduced
+
+
+def _array(buffer: Any, char: str, shape: tuple[int, ...]) -> Any:
+    from numpy import frombuffer  # who gets an array has it anyway
+
+    array = frombuffer(buffer, char)
+    return array if len(shape) == 1 else array.reshape(shape)
+
+
+def _register_torch(torch: Any) -> None:
+    """Have CPU tensors travel as the arrays that they are."""
+    tensor = getattr(torch, "Tensor", None)
+    if tensor is None or not hasattr(torch, "from_numpy"):
+        return  # it is being imported
+    _registered.add("torch")
+
+    def reduced(value: Any) -> Any:
+        if value.device.type == "cpu" and value.layout is torch.strided and not value.requires_grad:
+            try:
+                return _reduced_tensor(torch, value.contiguous())
+            except (TypeError, RuntimeError):  # a lazy or quantised tensor
+                pass
+        return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+    _own[tensor] = reduced
+
+
+def _reduced_tensor(torch: Any, tensor: Any) -> tuple[Any, ...]:
+    try:
+        return torch.from_numpy, (tensor.numpy(),)
+    except TypeError:  # a type that numpy lacks, such as bfloat16
+        return _tensor, (tensor.reshape(-1).view(torch.uint8).numpy(), tensor.dtype, tensor.shape)
+
+
+def _tensor(data: Any, dtype: Any, shape: Any) -> Any:
+    import torch  # who gets a tensor has it anyway
+
+    return torch.from_numpy(data).view(dtype).reshape(shape)
+
+
+_REGISTERS: dict[str, Callable[[Any], None]] = {"numpy": _register_numpy, "torch": _register_torch}
