@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import resource
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ np = pytest.importorskip("numpy")
 import ordmap
 from ordmap import Processes, ordered_imap, ordered_map
 from ordmap.engine import available
+from ordmap.outcome import opened
 from test_engine import Items, children, files, nothing_left, until  # noqa: F401
 
 pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
@@ -280,6 +282,47 @@ def test_kept_results_stay_below_the_bound_on_mappings(monkeypatch):
     kept = [list(ordered_imap(Items(150, array), 2, 8)) for _ in range(3)]
     assert mappings() <= 60
     assert all((x == i).all() for loop in kept for i, x in enumerate(loop))
+
+
+def test_a_copy_for_which_there_is_no_memory_costs_its_item_and_no_block(monkeypatch):
+    from ordmap.engine import blocks, codec
+    from ordmap.engine.board import Board
+
+    arena = blocks.Arena(Board(1), 0, 3, 1 << 30)
+    monkeypatch.setattr(blocks, "current", arena)
+    kept = [ordmap.empty(10_000), ordmap.empty(10_000)]
+    lent = []
+    for _ in range(3):
+        sent, _ = codec.encode([(kept[0], np.ones(9_000), kept[1])], arena, lent)
+        failure = opened(sent).error
+        assert (type(failure), str(failure)) == (MemoryError, "there is no memory for a copy of this result")
+        assert not lent
+    kept.pop()
+    sent, _ = codec.encode([(kept[0], np.ones(9_000))], arena, lent)
+    assert type(sent) is tuple
+    assert len(lent) == 2
+
+
+def test_a_long_answer_for_which_there_is_no_file_costs_its_items_and_no_block():
+    def item(i):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if i == 40:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+        if i == 80:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            return len(sys.modules["ordmap.engine.blocks"].current._lent)
+        return array(i) if i % 20 == 0 else os.urandom(2000)
+
+    results = ordered_imap(Items(81, item), 1, 80, chunksize=20)
+    failed = set()
+    for i in range(81):
+        try:
+            last = next(results)
+        except OSError as error:
+            assert "Too many open files" in str(error)
+            failed.add(i)
+    assert failed == set(range(40, 80))
+    assert last <= 1  # the one of item 20 at most
 
 
 def test_the_block_that_came_back_last_is_used_first():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import multiprocessing
@@ -505,6 +506,32 @@ def test_ctrl_c_while_workers_end_leaves_none():
         sleeper.join()
         assert not children()
         results.close()
+
+
+@pytest.mark.parametrize("backend", ["processes", "spawn"])
+def test_no_descriptor_is_left_for_a_large_input(backend):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def source():
+        try:
+            for i in range(12):
+                if i == 5:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+                elif i == 8:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+                yield bytes(100_000 + i)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    results = ordered_map(len, source(), workers=2, prefetch=4, backend=backend)
+    found = []
+    for _ in range(12):
+        try:
+            found.append(next(results))
+        except OSError as error:
+            found.append(error.errno)
+    assert found == [errno.EMFILE if i in {5, 6, 7} else 100_000 + i for i in range(12)]
+    assert list(results) == []
 
 
 @pytest.mark.parametrize("make", [Processes, Spawn])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy
@@ -387,3 +390,25 @@ def test_no_cycle_keeps_an_error_or_a_result_alive():
         iterator.close()
     finally:
         gc.enable()
+
+
+def test_an_interrupt_that_comes_while_garbage_is_collected_is_not_lost(monkeypatch):
+    class Interrupt(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interrupt
+
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for n in range(400):
+            with pytest.raises(Interrupt):  # noqa: PT012
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 + n * 1e-7)
+                end = time.monotonic() + 10
+                while time.monotonic() < end:
+                    gc.collect(0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not lost

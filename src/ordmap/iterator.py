@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -230,8 +231,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
 def _close_run(run: Run, process: int) -> None:
     if os.getpid() != process:
         return
-    if threading.get_ident() in _collecting:
-        # The garbage collector runs in any thread and in the middle of anything, so also while that thread holds a
+    if next(reversed(_collector)) == "start":
+        # The garbage collector runs in any thread and in the middle of anything, so also while a thread holds a
         # lock of an executor's, or of the threading module's: they are not to be called from there.
         with contextlib.suppress(RuntimeError):  # the program ends, and its pools with it
             _thread.start_new_thread(_close_in_thread, (run,))
@@ -243,15 +244,7 @@ def _close_in_thread(run: Run) -> None:
     threading.Thread(target=run.close, name="ordmap-close", daemon=True).start()
 
 
-#: The threads that the garbage collector runs in at this moment.
-_collecting: set[int] = set()
-
-
-def _note_collection(phase: str, _: object) -> None:
-    if phase == "start":
-        _collecting.add(threading.get_ident())
-    else:
-        _collecting.discard(threading.get_ident())
-
-
-gc.callbacks.append(_note_collection)
+#: What the garbage collector did last, at its end: ``"start"`` while it runs. No Python function may be told of that: a
+#: signal's handler could run in it, and what that raises, Ctrl-C above all, would be ignored.
+_collector = OrderedDict.fromkeys(("start", "stop"))
+gc.callbacks.append(_collector.move_to_end)  # type: ignore[arg-type]  # its second argument is true: to the end

@@ -50,6 +50,7 @@ def encode(box: list[Any], arena: Arena, lent: list[Block]) -> tuple[Any, int]:
     if size <= 2 * _SMALL and not views:
         box.clear()
         return Pickled(data), size
+    before = len(lent)
     placed = _place(data, views, arena, lent)
     if placed is None:  # no block to be had: by way of a message, copied
         try:
@@ -68,7 +69,7 @@ def encode(box: list[Any], arena: Arena, lent: list[Block]) -> tuple[Any, int]:
     for buffer in buffers:
         buffer.release()
     del views, buffers
-    return _separated(sent, own, arena, lent), size
+    return _separated(sent, own, arena, lent, before), size
 
 
 def _place(data: bytes, views: list[memoryview], arena: Arena, lent: list[Block]) -> tuple[Placed, list[Block]] | None:
@@ -112,16 +113,22 @@ def _part_in_own(view: memoryview, arena: Arena, own: list[Block]) -> tuple[int,
     return block.number, address - block.memory.address, view.nbytes
 
 
-def _separated(sent: Placed, own: list[Block], arena: Arena, lent: list[Block]) -> Any:
-    """Hand over the blocks that items made their results in, and copies of those that are still held here."""
+def _separated(sent: Placed, own: list[Block], arena: Arena, lent: list[Block], before: int) -> Any:
+    """Hand over the blocks that items made their results in, and copies of those that are still held here.
+
+    Where there is no memory for a copy, all blocks of this result are taken back: those but the first ``before``.
+    """
     data, parts = sent
-    for block in own:
-        if not arena.is_held(block):
-            lent.append(block)
-            continue
+    held = [block for block in own if arena.is_held(block)]
+    lent += [block for block in own if block not in held]
+    for block in held:
         block.handing_over = False
+    for block in held:
         copy = arena.take(block.size)
         if copy is None:
+            for taken in lent[before:]:
+                arena.put_back(taken)
+            del lent[before:]
             return pack([Raised(MemoryError("there is no memory for a copy of this result"))])[0][0]
         copy.view[:] = block.view
         lent.append(copy)

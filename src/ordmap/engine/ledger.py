@@ -7,6 +7,7 @@ any of them, answers it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import socket
@@ -27,6 +28,9 @@ __all__ = ["Ledger", "Task"]
 
 #: Messages that all waiting tasks are packed into when the task channel is full.
 _MESSAGES = 32
+
+#: What keeps a file for large inputs from being had: descriptors, memory, or a limit to the size of files.
+_NO_FILE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG})
 
 
 class Task:
@@ -79,6 +83,7 @@ class Ledger:
         self._tasks: dict[int, Task] = {}
         self._waiting: deque[Task] = deque()
         self._serial = 0
+        self._unsendable: deque[tuple[Task, OSError]] = deque()
 
     @property
     def waits(self) -> bool:
@@ -104,6 +109,11 @@ class Ledger:
         """Take out everything."""
         self._tasks.clear()
         self._waiting.clear()
+        self._unsendable.clear()
+
+    def take_unsendable(self) -> tuple[Task, OSError] | None:
+        """Take out a task whose inputs are so large that they need a file of their own, which can't be had."""
+        return self._unsendable.popleft() if self._unsendable else None
 
     def put(self, task: Task) -> None:
         """Give a task a new serial number, and send it."""
@@ -136,6 +146,11 @@ class Ledger:
                 _move(waiting, tasks, together)
                 orders = [task.order() for task in tasks if task.serials[-1] in self._tasks]
                 sent = not orders or send_orders(self._offers, orders)
+            except OSError as error:
+                if error.errno not in _NO_FILE:
+                    raise
+                self._unsendable.extend((task, error) for task in tasks)
+                sent = True
             finally:
                 if not sent:
                     waiting.extendleft(reversed(tasks))

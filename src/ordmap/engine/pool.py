@@ -282,6 +282,7 @@ class Crew:
             try:
                 if not self.ended:
                     self._ledger.put(Task.of(run, ticket, keys))
+                    self._answer_unsendable()
             finally:
                 self._users -= 1
                 self._let_go()
@@ -374,6 +375,7 @@ class Crew:
             self._respond(events)
             if not self.ended:
                 self._ledger.flush()
+                self._answer_unsendable()
                 for worker in self._workers.values():
                     worker.notices.flush()
         except BaseException as error:
@@ -436,6 +438,11 @@ class Crew:
             outcomes.append(task.dead)
         self._unloaded = 0
         self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name))
+
+    def _answer_unsendable(self) -> None:
+        while (unsendable := self._ledger.take_unsendable()) is not None:
+            task, error = unsendable
+            self._finish(task, Answer([Raised(error) for _ in range(task.size)], 0.0, 0, "of the caller"))
 
     def _finish(self, task: Task, answer: Answer) -> None:
         self._ledger.strike(task)

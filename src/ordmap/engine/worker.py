@@ -233,7 +233,7 @@ class _Worker:
         except OSError as error:
             for order in orders:
                 if not isinstance(order.keys, range):
-                    self._answer(order.serial, pack([Raised(error)])[0], 0.0, 0)
+                    self._answer(order.serial, pack([Raised(error)])[0], 0.0, 0, ())
             return [order for order in orders if isinstance(order.keys, range)]
 
     def _wait_for_task_or_room(self) -> None:
@@ -356,28 +356,26 @@ class _Worker:
                     return
         del result  # an idle worker keeps no result alive
         elapsed = clock() - began
-        self._send_blocks(lent)
-        self._answer(order.serial, outcomes, elapsed, nbytes + 32 * len(outcomes))
+        self._answer(order.serial, outcomes, elapsed, nbytes + 32 * len(outcomes), lent)
         row[0] = 0
 
-    def _answer(self, serial: int, outcomes: list[Any], elapsed: float, nbytes: int) -> None:
+    def _answer(self, serial: int, outcomes: list[Any], elapsed: float, nbytes: int, lent: Sequence[Block]) -> None:
+        """Send the outcomes of a chunk, and the blocks that they lie in."""
         data = pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL)
         head = NEWS.pack(ANSWER, serial, elapsed, nbytes)
         try:
-            self._tell(head, data)
+            file = channel.written_file([data]) if len(data) > channel.LONG else None
         except OSError as error:
-            if error.errno == errno.EBADF:
-                raise  # the item has closed the channel: this worker ends, and the item is known
+            for block in lent:
+                self._arena.put_back(block)
             packed, _ = pack([Raised(error)])
             self._outbox.put(head + pickle.dumps(packed * len(outcomes), pickle.HIGHEST_PROTOCOL))
+            return
+        # Where the item has closed the channel, this raises and ends the worker: the board says which item it was.
+        self._send_blocks(lent)
+        self._outbox.put(head if file is not None else head + data, file)
 
-    def _tell(self, head: bytes, data: bytes) -> None:
-        if len(data) <= channel.LONG:
-            self._outbox.put(head + data)
-        else:
-            self._outbox.put(head, channel.written_file([data]))
-
-    def _send_blocks(self, lent: list[Block]) -> None:
+    def _send_blocks(self, lent: Sequence[Block]) -> None:
         """Note that the caller has these blocks, and make those known to it that are new."""
         while self._arena.dropped:  # before those that are new, which may have their numbers
             self._outbox.put(NEWS.pack(DROPPED, self._arena.dropped.pop(0), 0.0, 0))
@@ -389,7 +387,11 @@ class _Worker:
 
     def _report_fault(self, run: int, error: BaseException) -> None:
         packed, _ = pack([Raised(error)])
-        self._tell(NEWS.pack(FAULT, run, 0.0, 0), pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL))
+        head, data = NEWS.pack(FAULT, run, 0.0, 0), pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL)
+        if len(data) <= channel.LONG:
+            self._outbox.put(head + data)
+        else:
+            self._outbox.put(head, channel.written_file([data]))
 
 
 def _compute_in_one_thread() -> None:
