@@ -23,7 +23,15 @@ from pathlib import Path
 
 import pytest
 
-from ordmap import OrdmapError, Processes, Spawn, WorkerDiedError, ordered_imap, ordered_map
+from ordmap import (
+    BackendUnavailableError,
+    OrdmapError,
+    Processes,
+    Spawn,
+    WorkerDiedError,
+    ordered_imap,
+    ordered_map,
+)
 from ordmap.engine import available, channel
 from ordmap.engine.ending import uninterrupted
 from ordmap.engine.message import Order, packed_orders, unpacked_orders
@@ -561,6 +569,24 @@ def test_no_descriptors_are_left_for_a_pool(make):
         os.close(filler)
     assert "BackendUnavailableError" in results
     assert str(list(range(20))) in results
+
+
+@pytest.mark.parametrize("make", [Processes, Spawn])
+def test_no_descriptor_is_left_for_a_worker_s_end(monkeypatch, make):
+    """The worker runs by then: it is ended, and reaped."""
+    real = os.pidfd_open
+    opened = []
+
+    def second_fails(pid, flags=0):
+        if opened:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        opened.append(pid)
+        return real(pid, flags)
+
+    monkeypatch.setattr(os, "pidfd_open", second_fails)
+    with pytest.raises(BackendUnavailableError, match="no worker process can be started"):
+        list(ordered_imap(range(20), backend=make(3)))
+    assert not children()
 
 
 # Starting

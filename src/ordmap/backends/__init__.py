@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ordmap.backends.promises import Grade
 from ordmap.indices import Chunk
@@ -30,16 +30,19 @@ BACKENDS: dict[str, tuple[str, str]] = {
 }
 
 
-class Job(NamedTuple):
+class Job:
     """What a run computes: ``compute(key)`` for each key of a chunk.
 
     ``subject`` is the dataset or function that the user gave. ``patience`` is the time in seconds after which a worker
     hands back the rest of a chunk (``None``: never).
     """
 
-    compute: Callable[[Any], Any]
-    subject: object
-    patience: float | None = None
+    __slots__ = ("compute", "patience", "subject")
+
+    def __init__(self, compute: Callable[[Any], Any], subject: object, patience: float | None = None) -> None:
+        self.compute = compute
+        self.subject = subject
+        self.patience = patience
 
 
 class Run(Protocol):

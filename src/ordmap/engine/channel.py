@@ -13,9 +13,11 @@ import os
 import socket
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-__all__ = ["LONG", "Outbox", "add_pair", "pair", "read_file", "receive", "send", "written_file"]
+from ordmap.engine.memory import new_file
+
+__all__ = ["LONG", "Outbox", "pair", "read_file", "receive", "send", "to_worker", "written_file"]
 
 #: Bytes that a message has at most; anything longer goes into a file. (A default socket refuses more than 208 KB.)
 LONG = 32 * 1024
@@ -47,12 +49,24 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
-def add_pair(ours: list[socket.socket], theirs: list[socket.socket]) -> None:
-    """Make a new channel between the caller and a worker; its ends join these lists."""
-    one, other = pair()
-    _callers.add(one)
-    ours.append(one)
-    theirs.append(other)
+Ends = tuple[socket.socket, socket.socket]
+
+
+@contextlib.contextmanager
+def to_worker() -> Iterator[tuple[Ends, Ends]]:
+    """Open the channels of a worker that is started in here, its results' and its leash: our ends, and its own.
+
+    Its own are closed here at the end. So are ours if it can't be started.
+    """
+    with contextlib.ExitStack() as both, contextlib.ExitStack() as ours:
+        ends = []
+        for _ in range(2):
+            one, other = pair()
+            _callers.add(ours.enter_context(one))
+            ends.append((one, both.enter_context(other)))
+        (results, own_results), (leash, own_leash) = ends
+        yield (results, leash), (own_results, own_leash)
+        ours.pop_all()
 
 
 def send(end: socket.socket, message: bytes, file: int | None = None) -> bool:
@@ -99,7 +113,7 @@ def receive(end: socket.socket, *, wait: bool) -> tuple[bytes, int | None] | Non
 
 def written_file(parts: Sequence[bytes | memoryview]) -> int:
     """Return the descriptor of a new memory file with this content; it has no name, so nothing can stay behind."""
-    file = os.memfd_create("ordmap", os.MFD_CLOEXEC)
+    file = new_file()
     try:
         for part in parts:
             rest = memoryview(part)

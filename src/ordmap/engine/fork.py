@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ordmap.engine import channel
-from ordmap.engine.shelf import Shelf
 from ordmap.engine.worker import Seat, leashed, work
 
 if TYPE_CHECKING:
@@ -36,14 +35,8 @@ class Fork:
     def __call__(self, crew: Crew, number: int) -> Worker:
         from ordmap.engine.pool import Worker  # it asks for workers, and is not asked by them
 
-        ours: list[socket.socket] = []
-        theirs: list[socket.socket] = []
-        try:
-            channel.add_pair(ours, theirs)
-            channel.add_pair(ours, theirs)
-            theirs.append(crew.taking.dup())
-            theirs.append(crew.offers.dup())
-            (results, leash), (own_results, own_leash, tasks, offers) = ours, theirs
+        with channel.to_worker() as (ours, theirs), crew.taking.dup() as tasks, crew.offers.dup() as offers:
+            own_results, own_leash = theirs
             seat = Seat(
                 number,
                 crew.board,
@@ -60,16 +53,9 @@ class Fork:
             pid = _forked()
             if not pid:
                 _be_worker(seat, ours)
-        except BaseException:
-            for end in ours:
-                end.close()
-            raise
-        finally:
-            for end in theirs:
-                end.close()
-        with contextlib.suppress(OSError):  # the child does the same; whoever comes first
-            os.setpgid(pid, pid)
-        return Worker(number, pid, results, leash, Shelf(crew.board, number))
+            with contextlib.suppress(OSError):  # the child does the same; whoever comes first
+                os.setpgid(pid, pid)
+            return Worker(number, pid, *ours, crew.board)
 
 
 def _mark_classes() -> None:

@@ -1,7 +1,10 @@
 """Shared memory without a name: a memory file and its mapping, in one object.
 
-Not ``mmap.mmap``: that one hides its descriptor, which is needed to send the file, and to turn the mapping into a
+Not just ``mmap.mmap``: that one hides its descriptor, which is needed to send the file, and to turn the mapping into a
 private one around a fork.
+
+It ends wherever the last view of it does, and what Python calls there may not raise: a signal's handler that ran in
+``__del__`` would raise in vain, and Ctrl-C be lost. So all that happens at its end happens in C.
 """
 
 from __future__ import annotations
@@ -9,11 +12,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import select
 import weakref
+from collections.abc import Iterator
 
 from ordmap.cores import read_text
 
-__all__ = ["Memory", "Span", "address_of", "free_memory"]
+__all__ = ["Memory", "Span", "Weak", "address_of", "close_lost", "free_memory", "new_file"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -25,47 +30,94 @@ _libc.mmap.argtypes = [
     ctypes.c_int,
     ctypes.c_long,
 ]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 _FIXED = 0x10
-_FAILED = ctypes.c_void_p(-1).value
 
 
-def _map(address: int | None, size: int, flags: int, file: int) -> int:
-    found = _libc.mmap(address, size, _READ_WRITE, flags, file, 0)
-    if found is None or found == _FAILED:
+def _map(address: int, size: int, flags: int, file: int) -> None:
+    """Map a file in the place of what is mapped there."""
+    if _libc.mmap(address, size, _READ_WRITE, flags | _FIXED, file, 0) != address:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return int(found)
+
+
+def new_file() -> int:
+    """Return the descriptor of a new memory file, which says whose it was first."""
+    return os.memfd_create(_name(os.getpid()), os.MFD_CLOEXEC)
+
+
+def _name(pid: int) -> str:
+    return f"ordmap-{pid}"
+
+
+def close_lost(pid: int) -> None:
+    """Close the descriptors of a dead worker's memory files that no `Memory` owns.
+
+    They got lost when a signal's handler raised right after a message was received.
+    """
+    owned = {memory.file for memory in _mapped}
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208  pathlib takes longer to import than the engine
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")  # noqa: PTH115
+        except OSError:
+            continue  # that of this very listing, or closed by another thread
+        if target == f"/memfd:{_name(pid)} (deleted)" and int(entry) not in owned:
+            os.close(int(entry))
+
+
+class Weak:
+    """The memories of one kind that still exist: a ``WeakSet`` that takes the dead ones out in C."""
+
+    def __init__(self) -> None:
+        self._references: set[weakref.ref[Memory]] = set()
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def __iter__(self) -> Iterator[Memory]:
+        """Iterate over those there are now."""
+        for reference in list(self._references):
+            memory = reference()
+            if memory is not None:
+                yield memory
+
+    def add(self, memory: Memory) -> None:
+        self._references.add(weakref.ref(memory, self._references.discard))
+
+    def discard(self, memory: Memory) -> None:
+        self._references.discard(weakref.ref(memory))
 
 
 class Memory:
     """The content of a memory file, in this process's address space; it owns the descriptor ``file``.
 
-    After a fork it is the child's own: what is written there is not seen on the other side any more.
+    The file is closed also where the memory can't be made. After a fork it is the child's own: what is written there is
+    not seen on the other side any more.
     """
 
-    __slots__ = ("__weakref__", "_span", "address", "file", "size")
+    __slots__ = ("__weakref__", "_owner", "_place", "_span", "address", "file", "size")
 
     def __init__(self, file: int, size: int) -> None:
-        self.size = 0
         self._span: weakref.ref[Span] | None = None
-        self.file = file
-        self.address = _map(None, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, file)
+        self._owner = select.epoll.fromfd(file)  # closes it; no other object in C does so without a warning
+        self._place = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # unmaps it, whatever is there by then
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._place))
+        _map(self.address, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, file)
         self.size = size
+        self.file = file
         _mapped.add(self)
 
     @classmethod
     def new(cls, size: int) -> Memory:
         """Return fresh memory, which the system has promised: writing to it can't fail any more."""
-        file = os.memfd_create("ordmap", os.MFD_CLOEXEC)
+        file = new_file()
         try:
             os.posix_fallocate(file, 0, size)
-            return cls(file, size)
         except BaseException:
             os.close(file)
             raise
+        return cls(file, size)
 
     def span(self) -> Span:
         """Return an exporter of the whole memory, which it keeps mapped; views of it keep it, in turn."""
@@ -88,23 +140,17 @@ class Memory:
         What another process writes is still seen here, where this one has not written: nobody may do that any more.
         """
         if self.file >= 0:
-            _map(self.address, self.size, mmap.MAP_PRIVATE | _FIXED, self.file)
-            os.close(self.file)
+            _map(self.address, self.size, mmap.MAP_PRIVATE, self.file)
+            self._owner.close()
             self.file = -1
         _mapped.discard(self)
 
-    def __del__(self) -> None:
-        if self.size:
-            _libc.munmap(self.address, self.size)
-            if self.file >= 0:
-                os.close(self.file)
 
-
-_mapped: weakref.WeakSet[Memory] = weakref.WeakSet()
+_mapped = Weak()
 
 
 def _make_all_private() -> None:
-    for memory in list(_mapped):
+    for memory in _mapped:
         memory.make_private()
 
 

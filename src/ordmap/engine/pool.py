@@ -32,7 +32,7 @@ from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.ending import end_workers, has_ended, reap, said, uninterrupted
 from ordmap.engine.ledger import Ledger, Task
-from ordmap.engine.memory import free_memory
+from ordmap.engine.memory import close_lost, free_memory
 from ordmap.engine.message import (
     ANSWER,
     BLOCK,
@@ -72,13 +72,18 @@ _RETRY = 0.02
 class Worker:
     """A worker, as the caller knows it. ``pidfd`` becomes readable with its death, whoever holds its channel open."""
 
-    def __init__(self, number: int, pid: int, results: socket.socket, leash: socket.socket, shelf: Shelf) -> None:
+    def __init__(self, number: int, pid: int, results: socket.socket, leash: socket.socket, board: Board) -> None:
         self.number = number
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         self.results = results
         self.leash = leash
-        self.shelf = shelf
+        self.shelf = Shelf(board, number)
         self.notices = channel.Outbox(results)
         self.name = f"{os.uname().nodename}:{pid}"
         self.reaped = False
@@ -119,6 +124,7 @@ class Crew:
         self._unloaded = 0
         self._strays: dict[Worker, tuple[int, float]] = {}
         self._fault: OrdmapError | None = None
+        self._interrupted = False
         self._kept: tuple[Job, int] | None = None
         # The pool's own, lest two threads take the two in different order. Re-entrant, since the garbage collector or a
         # signal handler may close a run in here; and taken directly, since a handler's exception could leave it locked
@@ -295,9 +301,12 @@ class Crew:
         """Return a run's answers; see `ordmap.backends.Run.collect`."""
         me = threading.get_ident()
         before = None  # who led; also this thread, where a signal handler calls
-        with self._lock:
-            self._users += 1
+        entered = False
         try:
+            with self._lock:
+                self._users += 1
+                entered = True
+            self._give_back()
             polled = False
             while True:
                 with self._lock:
@@ -329,12 +338,20 @@ class Crew:
                     self._lead_no_more(me, before)
                 polled = True
         finally:
-            self._lead_no_more(me, before)  # also where an exception came right after this thread took the lead
-            with self._lock:
-                self._users -= 1
-                self._let_go()
+            try:
+                self._lead_no_more(me, before)  # also where an exception came right after this thread took the lead
+            finally:
+                with self._lock:
+                    self._users -= entered
+                    self._let_go()
             if self._leaving:
                 self._settle()
+
+    def _give_back(self) -> None:
+        """Have the workers use again the memory of results that are gone."""
+        with self._lock:
+            for worker in list(self._workers.values()):  # a signal handler may call, in here
+                worker.shelf.give_back()
 
     def _lead_no_more(self, me: int, before: int | None) -> None:
         with self._lock:
@@ -379,6 +396,7 @@ class Crew:
                 for worker in self._workers.values():
                     worker.notices.flush()
         except BaseException as error:
+            self._interrupted = True
             if self._fault is None:
                 self._fault = OrdmapError(f"the workers of this run were given up: {type(error).__name__}: {error}")
             raise
@@ -576,6 +594,8 @@ class Crew:
         self._parcels.clear()
         for worker in self._workers.values():
             close_worker(worker)
+            if self._interrupted:
+                close_lost(worker.pid)
         self._workers.clear()
         self._by_file.clear()
         self._ledger.clear()

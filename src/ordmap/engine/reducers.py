@@ -9,7 +9,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["OutOfBand", "reducers"]
@@ -35,10 +35,11 @@ def reducers() -> dict[type, Reducer]:
 
     A plain dict, since pickle looks into any other mapping by a call for each object.
     """
-    modules: Mapping[str, Any] = sys.modules
-    for name, register in _REGISTERS.items():
-        if name in modules and name not in _registered:
-            register(modules[name])
+    for name, (needed, register) in _LIBRARIES.items():
+        library: Any = sys.modules.get(name)
+        if name not in _registered and all(hasattr(library, attribute) for attribute in needed):
+            register(library)
+            _registered.add(name)
     return _own | copyreg.dispatch_table
 
 
@@ -62,10 +63,6 @@ _registered: set[str] = set()
 
 def _register_numpy(numpy: Any) -> None:
     """Have plain arrays of numbers travel as buffer, one letter and shape."""
-    array = getattr(numpy, "ndarray", None)
-    if array is None or not hasattr(numpy, "frombuffer"):
-        return  # it is being imported
-    _registered.add("numpy")
 
     def reduced(value: Any) -> Any:
         kind = value.dtype
@@ -74,7 +71,7 @@ def _register_numpy(numpy: Any) -> None:
             return _array, (pickle.PickleBuffer(value), kind.char, value.shape)
         return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
-    _own[array] = reduced
+    _own[numpy.ndarray] = reduced
 
 
 def _array(buffer: Any, char: str, shape: tuple[int, ...]) -> Any:
@@ -86,10 +83,6 @@ def _array(buffer: Any, char: str, shape: tuple[int, ...]) -> Any:
 
 def _register_torch(torch: Any) -> None:
     """Have CPU tensors travel as the arrays that they are."""
-    tensor = getattr(torch, "Tensor", None)
-    if tensor is None or not hasattr(torch, "from_numpy"):
-        return  # it is being imported
-    _registered.add("torch")
 
     def reduced(value: Any) -> Any:
         if value.device.type == "cpu" and value.layout is torch.strided and not value.requires_grad:
@@ -99,7 +92,7 @@ def _register_torch(torch: Any) -> None:
                 pass
         return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
-    _own[tensor] = reduced
+    _own[torch.Tensor] = reduced
 
 
 def _reduced_tensor(torch: Any, tensor: Any) -> tuple[Any, ...]:
@@ -115,4 +108,8 @@ def _tensor(data: Any, dtype: Any, shape: Any) -> Any:
     return torch.from_numpy(data).view(dtype).reshape(shape)
 
 
-_REGISTERS: dict[str, Callable[[Any], None]] = {"numpy": _register_numpy, "torch": _register_torch}
+#: What a library has once it is imported far enough, and how to have its objects travel.
+_LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[[Any], None]]] = {
+    "numpy": (("ndarray", "frombuffer"), _register_numpy),
+    "torch": (("Tensor", "from_numpy"), _register_torch),
+}

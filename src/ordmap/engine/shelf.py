@@ -1,7 +1,11 @@
 """The caller's blocks: results of a worker that lie in memory shared with it.
 
 A result is opened in place: its arrays are views of the block. When the last of them is gone the block goes back to
-the worker. That holds for as long as worker and caller live; a result that is kept longer simply keeps its memory.
+the worker, with the crew's next call. That holds for as long as worker and caller live; a result that is kept longer
+simply keeps its memory.
+
+Views end anywhere, and what Python calls then may not raise: a signal's handler that ran in there would raise in vain,
+and Ctrl-C be lost. So the end of a view is noted by a method in C, and the rest waits for the next call.
 
 A fork makes a second owner of every view. So, before it, the blocks in use become private memory, as all other memory
 of a process is: neither side sees what the other writes. They go back to their workers only to be thrown away.
@@ -12,18 +16,17 @@ and the results that it keeps, have used up most of them, results are copied out
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import itertools
 import os
 import pickle
 import resource
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from ordmap.engine.board import Board
-from ordmap.engine.memory import Memory, Span
+from ordmap.engine.memory import Memory, Span, Weak
 from ordmap.outcome import Sealed
 
 __all__ = ["Lent", "Shelf", "room"]
@@ -35,19 +38,26 @@ _MOST_MAPPINGS = 32_000
 Part = tuple[int, int, int]
 
 
+class _Watch(weakref.ref[Span]):
+    """Says which block it was that an exporter made accessible, once the exporter is gone."""
+
+    __slots__ = ("number",)
+    number: int
+
+
 class Shelf:
     """The blocks of one worker, by number, as far as the caller knows them."""
 
     def __init__(self, board: Board, worker: int) -> None:
         self._returns = board.returns(worker)
         self._size = len(self._returns)
-        self._sequence = itertools.count()  # drawing from it is atomic: views may end in any thread
+        self._returned = 0
         self._blocks: dict[int, Memory] = {}
-        self._live: dict[int, weakref.ref[Span]] = {}
+        self._live: dict[int, _Watch] = {}
+        self._unused: deque[_Watch] = deque()
         self._retired: set[int] = set()
         self._faults: dict[int, tuple[int, str]] = {}
         self.crowded = 3 * _most() // 4  # blocks of this process, beyond which results are copied out
-        self._open = True
         _shelves.add(self)
 
     def put(self, number: int, size: int, file: int) -> None:
@@ -59,7 +69,6 @@ class Shelf:
         try:
             memory = self._blocks[number] = Memory(file, size)
         except OSError as error:
-            os.close(file)
             self._faults[number] = error.errno or 0, f"no memory can be mapped for this result: {error.strerror}"
         else:
             self._faults.pop(number, None)
@@ -72,94 +81,77 @@ class Shelf:
 
     def close(self) -> None:
         """Give nothing back any more. What is in use stays valid."""
-        self._open = False
-        self._blocks.clear()
-        self._live.clear()
+        self.abandon()
         self._returns.release()
 
-    def memory(self, number: int) -> Memory:
-        """Return a block, which outlives the shelf for as long as a result in it does."""
+    def span(self, number: int) -> Span:
+        """Return an exporter of a block. Once it and all views of it are gone the block can go back.
+
+        It outlives the shelf, where it must.
+        """
         if number in self._faults:
             raise OSError(*self._faults[number])
-        return self._blocks[number]
+        span = self._blocks[number].span()
+        watch = self._live[number] = _Watch(span, self._unused.append)
+        watch.number = number
+        return span
 
-    def watch(self, number: int, span: Span) -> None:
-        """Give a block back when this exporter of it is gone."""
-        if self._open:
-            self._live[number] = weakref.ref(span, lambda _: self.give_back(number))
-
-    def give_back(self, number: int) -> None:
-        """Have the worker use a block again."""
-        if not self._open:
-            return
-        self._live.pop(number, None)
-        word = number
-        if number in self._retired:
-            self._retired.discard(number)
-            self._blocks.pop(number, None)
-            word |= 0x10000
-        place = next(self._sequence)
-        with contextlib.suppress(ValueError):  # another thread closes the shelf at this moment
-            self._returns[place % self._size] = ((place + 1) & 0xFFFFFFFF) << 32 | word
+    def give_back(self) -> None:
+        """Have the worker use again what is not in use here any more; one thread at a time."""
+        while self._unused:
+            number = self._unused.popleft().number
+            self._live.pop(number, None)
+            word = number
+            if number in self._retired:
+                self._retired.discard(number)
+                self._blocks.pop(number, None)
+                word |= 0x10000
+            try:
+                self._returns[self._returned % self._size] = (self._returned + 1 & 0xFFFFFFFF) << 32 | word
+            except ValueError:  # a signal handler, in here, has closed the shelf
+                return
+            # A handler that raises right here costs a block. The other way round it would leave a hole, at which the
+            # worker would read for ever.
+            self._returned += 1
 
     def retire_live(self) -> None:
         """Have what is in use now be used by nobody else, ever: a fork shares it."""
-        # Besides those that are watched, one that another thread is opening at this moment.
+        # Besides those that are watched, one whose exporter another thread is making at this moment.
         self._retired.update(self._live, (number for number, memory in list(self._blocks.items()) if memory.in_use))
 
     def abandon(self) -> None:
         """After a fork, in the child."""
-        self._open = False
-        self._live.clear()
         self._blocks.clear()
+        self._live.clear()
+        self._unused.clear()
 
 
 class Lent(Sealed):
     """A result in blocks, not opened yet; what is never opened gives its blocks back all the same."""
 
-    __slots__ = ("_data", "_memories", "_parts", "_shelf")
+    __slots__ = ("_data", "_parts", "_shelf", "_spans")
 
     def __init__(self, shelf: Shelf, data: bytes | Part, parts: Sequence[Part]) -> None:
         self._shelf = shelf
         self._data = data
         self._parts = parts if isinstance(data, bytes) else (*parts, data)
-        self._memories: dict[int, Memory] = {}
-        for number, _, _ in self._parts:
-            self._memories[number] = shelf.memory(number)
+        self._spans = {number: shelf.span(number) for number in {number for number, _, _ in self._parts}}
 
     def open(self) -> Any:
+        views = {number: memoryview(span).cast("B") for number, span in self._spans.items()}
+        self._spans.clear()
+        buffers: list[Any] = [views[number][start : start + size] for number, start, size in self._parts]
         if len(_received) > self._shelf.crowded:
-            return self._copied()
-        views: dict[int, memoryview] = {}
-        while self._memories:
-            number, memory = self._memories.popitem()
-            span = memory.span()
-            self._shelf.watch(number, span)
-            views[number] = memoryview(span).cast("B")
-        buffers = [views[number][start : start + size] for number, start, size in self._parts]
+            buffers = [bytearray(buffer) for buffer in buffers]
+        del views
         data = self._data if isinstance(self._data, bytes) else buffers.pop()
         return pickle.loads(data, buffers=buffers)
-
-    def _copied(self) -> Any:
-        buffers: list[bytes | bytearray] = []
-        for number, start, size in self._parts:
-            memory = self._memories[number]
-            buffers.append(bytearray(memoryview(memory.span()).cast("B")[start : start + size]))
-        while self._memories:
-            number, _ = self._memories.popitem()
-            self._shelf.give_back(number)
-        data = self._data if isinstance(self._data, bytes) else buffers.pop()
-        return pickle.loads(data, buffers=buffers)
-
-    def __del__(self) -> None:
-        for number in self._memories:
-            self._shelf.give_back(number)
 
 
 _shelves: weakref.WeakSet[Shelf] = weakref.WeakSet()
 
 #: What results lie in or lay in; also after the shelf is gone, where a result is kept.
-_received: weakref.WeakSet[Memory] = weakref.WeakSet()
+_received = Weak()
 
 
 def room() -> int:
@@ -175,7 +167,7 @@ def _most() -> int:
 def _before_fork() -> None:
     for shelf in list(_shelves):
         shelf.retire_live()
-    for memory in list(_received):
+    for memory in _received:
         if memory.in_use:
             memory.make_private()
 

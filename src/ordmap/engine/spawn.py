@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
 from ordmap.engine.parcel import Parcel, unpacked_parcel
-from ordmap.engine.shelf import Shelf
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
 
@@ -44,12 +43,8 @@ class Interpreter:
     def __call__(self, crew: Crew, number: int) -> Worker:
         from ordmap.engine.pool import Worker  # it asks for workers, and is not asked by them
 
-        ours: list[socket.socket] = []
-        theirs: list[socket.socket] = []
-        try:
-            channel.add_pair(ours, theirs)
-            channel.add_pair(ours, theirs)
-            (results, leash), (own_results, own_leash) = ours, theirs
+        with channel.to_worker() as (ours, theirs):
+            own_results, own_leash = theirs
             files = (
                 crew.board_file,
                 crew.taking.fileno(),
@@ -67,15 +62,8 @@ class Interpreter:
             process = subprocess.Popen(  # noqa: S603  this very interpreter
                 command, pass_fds=files, stdin=subprocess.DEVNULL, process_group=0
             )
-        except BaseException:
-            for end in ours:
-                end.close()
-            raise
-        finally:
-            for end in theirs:
-                end.close()
-        process.returncode = 0  # the crew waits for it
-        return Worker(number, process.pid, results, leash, Shelf(crew.board, number))
+            process.returncode = 0  # the crew waits for it
+            return Worker(number, process.pid, *ours, crew.board)
 
 
 def main(files: tuple[int, int, int, int, int, int], number: int, workers: int, allowance: tuple[int, int]) -> NoReturn:

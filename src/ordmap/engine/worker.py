@@ -364,7 +364,7 @@ class _Worker:
         data = pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL)
         head = NEWS.pack(ANSWER, serial, elapsed, nbytes)
         try:
-            file = channel.written_file([data]) if len(data) > channel.LONG else None
+            letter = _letter(head, data)
         except OSError as error:
             for block in lent:
                 self._arena.put_back(block)
@@ -373,7 +373,7 @@ class _Worker:
             return
         # Where the item has closed the channel, this raises and ends the worker: the board says which item it was.
         self._send_blocks(lent)
-        self._outbox.put(head if file is not None else head + data, file)
+        self._outbox.put(*letter)
 
     def _send_blocks(self, lent: Sequence[Block]) -> None:
         """Note that the caller has these blocks, and make those known to it that are new."""
@@ -387,11 +387,12 @@ class _Worker:
 
     def _report_fault(self, run: int, error: BaseException) -> None:
         packed, _ = pack([Raised(error)])
-        head, data = NEWS.pack(FAULT, run, 0.0, 0), pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL)
-        if len(data) <= channel.LONG:
-            self._outbox.put(head + data)
-        else:
-            self._outbox.put(head, channel.written_file([data]))
+        self._outbox.put(*_letter(NEWS.pack(FAULT, run, 0.0, 0), pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL)))
+
+
+def _letter(head: bytes, data: bytes) -> tuple[bytes, int | None]:
+    """Return a message, and the file that goes with it where it is too long for one."""
+    return (head + data, None) if len(data) <= channel.LONG else (head, channel.written_file([data]))
 
 
 def _compute_in_one_thread() -> None:
