@@ -96,7 +96,7 @@ class Processes(Pool):
     def _joined(self, crew: Crew, job: Job) -> EngineRun | None:
         """Begin a run on workers that there are; ``None``: the job can't reach them, and others must inherit it."""
         if self._static:
-            run = crew.join_known(job)
+            run = crew.join_kept(job)
             if run is not None:
                 return run
         try:

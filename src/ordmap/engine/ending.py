@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from ordmap.engine.pool import Worker
+    from ordmap.engine.staff import Worker
 
 __all__ = ["end_workers", "has_ended", "reap", "said", "uninterrupted"]
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ordmap.engine import channel
+from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
 
 if TYPE_CHECKING:
-    from ordmap.engine.pool import Crew, Worker
+    from ordmap.engine.pool import Crew
 
 __all__ = ["Fork"]
 
@@ -33,8 +34,6 @@ class Fork:
         self._initargs = initargs
 
     def __call__(self, crew: Crew, number: int) -> Worker:
-        from ordmap.engine.pool import Worker  # it asks for workers, and is not asked by them
-
         with channel.to_worker() as (ours, theirs), crew.taking.dup() as tasks, crew.offers.dup() as offers:
             own_results, own_leash = theirs
             seat = Seat(
@@ -44,8 +43,8 @@ class Fork:
                 offers,
                 own_results,
                 own_leash,
-                crew.jobs,
-                crew.newest,
+                crew.jobs.held,
+                crew.jobs.newest,
                 crew.allowance,
                 self._initializer,
                 self._initargs,

@@ -31,26 +31,18 @@ from ordmap.backends.pool import POOL_CLOSED, initializer_failed
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.ending import end_workers, has_ended, reap, said, uninterrupted
+from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, free_memory
-from ordmap.engine.message import (
-    ANSWER,
-    BLOCK,
-    DROPPED,
-    FAULT,
-    FORGET,
-    JOB,
-    NEWS,
-    NOTICE,
-)
+from ordmap.engine.message import ANSWER, BLOCK, DROPPED, FAULT, NEWS
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
-from ordmap.engine.worker import Held
+from ordmap.engine.staff import Staff, Worker
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError, WorkerDiedError
 from ordmap.outcome import Answer, Raised, one_line, opened
 
-__all__ = ["Crew", "Launch", "Worker"]
+__all__ = ["Crew", "Launch"]
 
 #: Seconds that closing a run waits for another thread to leave the crew to it.
 _PATIENCE = 1.0
@@ -69,27 +61,6 @@ _HEARTBEAT = 0.25
 _RETRY = 0.02
 
 
-class Worker:
-    """A worker, as the caller knows it. ``pidfd`` becomes readable with its death, whoever holds its channel open."""
-
-    def __init__(self, number: int, pid: int, results: socket.socket, leash: socket.socket, board: Board) -> None:
-        self.number = number
-        self.pid = pid
-        try:
-            self.pidfd = os.pidfd_open(pid)
-        except OSError:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
-        self.results = results
-        self.leash = leash
-        self.shelf = Shelf(board, number)
-        self.notices = channel.Outbox(results)
-        self.name = f"{os.uname().nodename}:{pid}"
-        self.reaped = False
-        self.condemned = False  # ended by the caller: no item's fault
-
-
 class Launch(Protocol):
     """A way to start workers; ``inherits``: they have all that the caller has, as of now."""
 
@@ -106,8 +77,6 @@ class Crew:
 
     def __init__(self, size: int, launch: Launch, lock: threading.RLock) -> None:
         self.process = os.getpid()
-        self.jobs: dict[int, Held] = {}
-        self.newest = 0
         self.runs: set[EngineRun] = set()
         try:
             self._open_files(size, shared=not launch.inherits)
@@ -116,16 +85,14 @@ class Crew:
         self.allowance = _allowance(size)
         self._launch = launch
         self.size = size
-        self._parcels: dict[int, Parcel] = {}
-        self._workers: dict[int, Worker] = {}
-        self._by_file: dict[int, Worker] = {}
+        self._staff = Staff(self._epoll)
+        self.jobs = Jobs(self._staff, self.board)
         self._ledger = Ledger(self.board, self.offers, self.taking)
         self._stillborn = 0
         self._unloaded = 0
         self._strays: dict[Worker, tuple[int, float]] = {}
         self._fault: OrdmapError | None = None
         self._interrupted = False
-        self._kept: tuple[Job, int] | None = None
         # The pool's own, lest two threads take the two in different order. Re-entrant, since the garbage collector or a
         # signal handler may close a run in here; and taken directly, since a handler's exception could leave it locked
         # inside the methods of a Condition, which are Python.
@@ -181,34 +148,21 @@ class Crew:
     def join(self, job: Job, parcel: Parcel | None = None, *, keep: bool = False) -> EngineRun:
         """Begin a run. Workers that run already need the job as a ``parcel``.
 
-        With ``keep`` the workers hold on to the job after the run, for `join_known`.
+        With ``keep`` the workers hold on to the job after the run, for `join_kept`.
         """
         with self._lock:
-            self.newest += 1
-            number = self.newest
-            self.jobs[number] = Held(job.compute, job.patience)
+            number = self.jobs.add(job, parcel)
             if parcel is not None:
-                self._parcels[number] = parcel
-                for worker in self._workers.values():
-                    _send_job(worker, number, parcel)
-                self.board.post_bulletin()
                 self._rouse()  # whoever polls sends what there was no room for
-            if keep:
-                forgotten, self._kept = self._kept, (job, number)
-                if forgotten is not None:
-                    self._forget_job(forgotten[1])
+            if keep and (forgotten := self.jobs.keep(job, number)) is not None:
+                self._forget_job(forgotten)
             return self._joined(number)
 
-    def join_known(self, job: Job) -> EngineRun | None:
+    def join_kept(self, job: Job) -> EngineRun | None:
         """Begin a run of the job that was kept, if this is the same."""
         with self._lock:
-            if self._kept is None:
-                return None
-            known, number = self._kept
-            same = known.subject is job.subject and type(known.compute) is type(job.compute)
-            if not same or known.patience != job.patience:
-                return None
-            return self._joined(number)
+            number = self.jobs.kept(job)
+            return None if number is None else self._joined(number)
 
     def _joined(self, number: int) -> EngineRun:
         run = EngineRun(self, number)
@@ -216,18 +170,8 @@ class Crew:
         return run
 
     def _forget_job(self, number: int) -> None:
-        """Have the workers let go of a job that no run needs any more."""
-        if self.ended or (self._kept is not None and self._kept[1] == number):
-            return
-        if any(run.number == number for run in self.runs):
-            return
-        self.jobs.pop(number, None)
-        parcel = self._parcels.pop(number, None)
-        if parcel is not None:
-            parcel.close()
-        for worker in self._workers.values():
-            worker.notices.put(NOTICE.pack(FORGET, number))
-        self.board.post_bulletin()
+        if not self.ended and not any(run.number == number for run in self.runs):
+            self.jobs.forget(number)
 
     def close_run(self, run: EngineRun) -> None:
         """End a run, at once or, where this thread can't have the lock, as soon as it is free.
@@ -262,7 +206,7 @@ class Crew:
 
     def _note_strays(self, run: EngineRun) -> None:
         """Note which workers are in an item that nobody waits for any more."""
-        for worker in self._workers.values():
+        for worker in self._staff:
             serial = self.board.row(worker.number)[0]
             task = self._ledger.find(serial)
             if task is not None and task.run is run:
@@ -271,7 +215,7 @@ class Crew:
     def _end_strays(self) -> None:
         """Kill workers that an item of a run that is over holds up; their places are filled like any other's."""
         for worker, (serial, when) in list(self._strays.items()):
-            if self._workers.get(worker.number) is not worker or self.board.row(worker.number)[0] != serial:
+            if worker not in self._staff or self.board.row(worker.number)[0] != serial:
                 del self._strays[worker]
             elif time.monotonic() > when:
                 worker.condemned = True
@@ -326,11 +270,7 @@ class Crew:
                 try:
                     # Whoever needs this thread's attention writes to a descriptor that is polled here.
                     self._end_strays()
-                    retry = (
-                        bool(self._strays)
-                        or self._ledger.waits
-                        or any(worker.notices for worker in self._workers.values())
-                    )
+                    retry = bool(self._strays) or self._ledger.waits or any(worker.notices for worker in self._staff)
                     events = self._epoll.poll((_RETRY if retry else _HEARTBEAT) if wait else 0)
                     with self._lock:
                         self._attend(events)
@@ -350,7 +290,7 @@ class Crew:
     def _give_back(self) -> None:
         """Have the workers use again the memory of results that are gone."""
         with self._lock:
-            for worker in list(self._workers.values()):  # a signal handler may call, in here
+            for worker in self._staff:
                 worker.shelf.give_back()
 
     def _lead_no_more(self, me: int, before: int | None) -> None:
@@ -393,7 +333,7 @@ class Crew:
             if not self.ended:
                 self._ledger.flush()
                 self._answer_unsendable()
-                for worker in self._workers.values():
+                for worker in self._staff:
                     worker.notices.flush()
         except BaseException as error:
             self._interrupted = True
@@ -406,7 +346,7 @@ class Crew:
         for file, _ in events:
             if self.ended:  # by a signal handler, or the garbage collector
                 return
-            worker = self._by_file.get(file)
+            worker = self._staff.told_by(file)
             if file == self._wake:
                 _read_eventfd(file)
             elif worker is not None and file == worker.pidfd:
@@ -415,7 +355,7 @@ class Crew:
                 self._receive(worker)
         for worker in dead:
             # The event may be old: another worker has the same descriptor now.
-            if not self.ended and self._workers.get(worker.number) is worker and has_ended(worker):
+            if not self.ended and worker in self._staff and has_ended(worker):
                 self._bury(worker)
 
     def _receive(self, worker: Worker) -> None:
@@ -424,7 +364,7 @@ class Crew:
             message, file = received
             if not message:
                 # The end is only a hint of a death: that is the pidfd's to say.
-                self._forget_file(worker.results.fileno())
+                self._staff.ignore(worker.results.fileno())
                 return
             kind, number, _, nbytes = news = NEWS.unpack_from(message)
             if kind == ANSWER:
@@ -483,29 +423,15 @@ class Crew:
     def _hire(self, number: int) -> None:
         with uninterrupted():
             worker = self._launch(self, number)
-            self._workers[number] = worker
+            self._staff.add(worker)
             if not self._launch.inherits:
-                for job, parcel in self._parcels.items():
-                    _send_job(worker, job, parcel)
-                if self.newest not in self.jobs:
-                    worker.notices.put(NOTICE.pack(FORGET, self.newest))  # there is none to wait for
-            for file in (worker.results.fileno(), worker.pidfd):
-                self._by_file[file] = worker
-                self._epoll.register(file, select.EPOLLIN)
-
-    def _forget_file(self, file: int) -> None:
-        # Closing alone would not do it: while any other process holds the file too, its events would go on.
-        if self._by_file.pop(file, None) is not None:
-            self._epoll.unregister(file)
+                self.jobs.brief(worker)
 
     def _bury(self, worker: Worker) -> None:
         """Take note of a death: what the worker sent counts, what it had is done again, another takes its place."""
         self._receive(worker)
         code = reap(worker)
-        self._forget_file(worker.results.fileno())
-        self._forget_file(worker.pidfd)
-        del self._workers[worker.number]
-        close_worker(worker)
+        self._staff.remove(worker)
         how = f"worker {worker.name} {said(code)}"
         if self.board.has_begun(worker.number):
             self._stillborn = 0
@@ -563,7 +489,7 @@ class Crew:
                     self.ended = True
                     self.board.ask_to_leave()
                     self.offers.shutdown(socket.SHUT_RDWR)
-                    workers = list(self._workers.values())
+                    workers = list(self._staff)
                     end_workers(workers, [worker for worker in workers if self.board.is_busy(worker.number)])
             finally:
                 self._rouse()
@@ -589,26 +515,12 @@ class Crew:
         self.taking.close()
         if self.board_file >= 0:
             os.close(self.board_file)
-        for parcel in self._parcels.values():
-            parcel.close()
-        self._parcels.clear()
-        for worker in self._workers.values():
-            close_worker(worker)
-            if self._interrupted:
-                close_lost(worker.pid)
-        self._workers.clear()
-        self._by_file.clear()
+        self.jobs.close()
+        pids = [worker.pid for worker in self._staff] if self._interrupted else []
+        self._staff.close()
+        for pid in pids:
+            close_lost(pid)
         self._ledger.clear()
-
-
-def close_worker(worker: Worker) -> None:
-    worker.notices.drop()
-    worker.results.close()
-    worker.leash.close()
-    worker.shelf.close()
-    if worker.pidfd >= 0:
-        file, worker.pidfd = worker.pidfd, -1
-        os.close(file)
 
 
 def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:
@@ -624,10 +536,6 @@ def _allowance(workers: int) -> tuple[int, int]:
     A pool may use up half of what is left. What goes beyond is copied.
     """
     return max(2, room() // 2 // workers), max(1 << 26, free_memory() // 2 // workers)
-
-
-def _send_job(worker: Worker, number: int, parcel: Parcel) -> None:
-    worker.notices.put(NOTICE.pack(JOB, number), os.dup(parcel.file))
 
 
 def _read_eventfd(file: int) -> None:

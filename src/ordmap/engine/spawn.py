@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
 from ordmap.engine.parcel import Parcel, unpacked_parcel
+from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
-    from ordmap.engine.pool import Crew, Worker
+    from ordmap.engine.pool import Crew
 
 __all__ = ["Interpreter", "main"]
 
@@ -41,8 +42,6 @@ class Interpreter:
             ) from error
 
     def __call__(self, crew: Crew, number: int) -> Worker:
-        from ordmap.engine.pool import Worker  # it asks for workers, and is not asked by them
-
         with channel.to_worker() as (ours, theirs):
             own_results, own_leash = theirs
             files = (

@@ -1,0 +1,82 @@
+"""The jobs of a crew's runs, and how they reach its workers: inherited by a fork, or as parcels."""
+
+from __future__ import annotations
+
+import os
+
+from ordmap.backends import Job
+from ordmap.engine.board import Board
+from ordmap.engine.message import FORGET, JOB, NOTICE
+from ordmap.engine.parcel import Parcel
+from ordmap.engine.staff import Staff, Worker
+from ordmap.engine.worker import Held
+
+__all__ = ["Jobs"]
+
+
+class Jobs:
+    """What the runs of a crew compute, by number. One may be kept beyond its run, for others of the same.
+
+    ``held`` is what a worker inherits that is forked now, and ``newest`` the last number given.
+    """
+
+    def __init__(self, staff: Staff, board: Board) -> None:
+        self.held: dict[int, Held] = {}
+        self.newest = 0
+        self._staff = staff
+        self._board = board
+        self._parcels: dict[int, Parcel] = {}
+        self._kept: tuple[Job, int] | None = None
+
+    def add(self, job: Job, parcel: Parcel | None) -> int:
+        """Give a job its number; with a parcel, send it to the workers that there are."""
+        self.newest += 1
+        self.held[self.newest] = Held(job.compute, job.patience)
+        if parcel is not None:
+            self._parcels[self.newest] = parcel
+            for worker in self._staff:
+                _send(worker, self.newest, parcel)
+            self._board.post_bulletin()
+        return self.newest
+
+    def keep(self, job: Job, number: int) -> int | None:
+        """Keep a job; return the number of the one that was kept until now."""
+        forgotten, self._kept = self._kept, (job, number)
+        return forgotten[1] if forgotten is not None else None
+
+    def kept(self, job: Job) -> int | None:
+        """Return the number of a job if it is the one that is kept."""
+        if self._kept is None:
+            return None
+        known, number = self._kept
+        same = known.subject is job.subject and type(known.compute) is type(job.compute)
+        return number if same and known.patience == job.patience else None
+
+    def forget(self, number: int) -> None:
+        """Have the workers let go of a job that no run needs any more, unless it is kept."""
+        if self._kept is not None and self._kept[1] == number:
+            return
+        self.held.pop(number, None)
+        parcel = self._parcels.pop(number, None)
+        if parcel is not None:
+            parcel.close()
+        for worker in self._staff:
+            worker.notices.put(NOTICE.pack(FORGET, number))
+        self._board.post_bulletin()
+
+    def brief(self, worker: Worker) -> None:
+        """Send a new worker, which inherits nothing, all jobs that there are."""
+        for number, parcel in self._parcels.items():
+            _send(worker, number, parcel)
+        if self.newest not in self.held:
+            worker.notices.put(NOTICE.pack(FORGET, self.newest))  # there is none to wait for
+
+    def close(self) -> None:
+        """Let go of the parcels; a worker that has one keeps it."""
+        for parcel in self._parcels.values():
+            parcel.close()
+        self._parcels.clear()
+
+
+def _send(worker: Worker, number: int, parcel: Parcel) -> None:
+    worker.notices.put(NOTICE.pack(JOB, number), os.dup(parcel.file))

@@ -1,0 +1,92 @@
+"""The workers of a crew, as the caller knows them: by number, and by the descriptors that tell of each."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterator
+
+from ordmap.engine import channel
+from ordmap.engine.board import Board
+from ordmap.engine.shelf import Shelf
+
+__all__ = ["Staff", "Worker"]
+
+
+class Worker:
+    """A worker that was started. ``pidfd`` becomes readable with its death, whoever holds its channel open."""
+
+    def __init__(self, number: int, pid: int, results: socket.socket, leash: socket.socket, board: Board) -> None:
+        self.number = number
+        self.pid = pid
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self.results = results
+        self.leash = leash
+        self.shelf = Shelf(board, number)
+        self.notices = channel.Outbox(results)
+        self.name = f"{os.uname().nodename}:{pid}"
+        self.reaped = False
+        self.condemned = False  # ended by the caller: no item's fault
+
+    def close(self) -> None:
+        """Close this process's descriptors of it."""
+        self.notices.drop()
+        self.results.close()
+        self.leash.close()
+        self.shelf.close()
+        if self.pidfd >= 0:
+            file, self.pidfd = self.pidfd, -1
+            os.close(file)
+
+
+class Staff:
+    """All of a crew's workers. What they send, and their deaths, are events of ``events``."""
+
+    def __init__(self, events: select.epoll) -> None:
+        self._events = events
+        self._by_number: dict[int, Worker] = {}
+        self._by_file: dict[int, Worker] = {}
+
+    def __iter__(self) -> Iterator[Worker]:
+        """Iterate over those there are now: others may come and go meanwhile, by a signal's handler."""
+        return iter(list(self._by_number.values()))
+
+    def __contains__(self, worker: Worker) -> bool:
+        return self._by_number.get(worker.number) is worker
+
+    def add(self, worker: Worker) -> None:
+        self._by_number[worker.number] = worker
+        for file in (worker.results.fileno(), worker.pidfd):
+            self._by_file[file] = worker
+            self._events.register(file, select.EPOLLIN)
+
+    def told_by(self, file: int) -> Worker | None:
+        """Return the worker that an event of this descriptor is about."""
+        return self._by_file.get(file)
+
+    def ignore(self, file: int) -> None:
+        """Have no more events of a descriptor."""
+        # Closing alone would not do it: while any other process holds the file too, its events would go on.
+        if self._by_file.pop(file, None) is not None:
+            self._events.unregister(file)
+
+    def remove(self, worker: Worker) -> None:
+        """Let go of a worker that is dead."""
+        self.ignore(worker.results.fileno())
+        self.ignore(worker.pidfd)
+        del self._by_number[worker.number]
+        worker.close()
+
+    def close(self) -> None:
+        """Let go of all, whose events are not waited for any more."""
+        for worker in self:
+            worker.close()
+        self._by_number.clear()
+        self._by_file.clear()
