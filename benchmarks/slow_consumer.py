@@ -136,11 +136,16 @@ WORKLOADS = [
             Metric("maps", "mappings more", True),
             Metric("items", "items"),
         ),
-        targets=(
-            Target("processes", "growth", at_most=WINDOW + WORKERS),
-            Target("processes", "drift", at_most=1),
-            Target("spawn", "growth", at_most=WINDOW + WORKERS),
-            Target("spawn", "drift", at_most=1),
+        targets=tuple(
+            target
+            for ours in ("processes", "spawn")
+            for target in (
+                Target(ours, "growth", at_most=WINDOW + WORKERS),
+                Target(ours, "drift", at_most=1),
+                Target(ours, "files", at_most=WORKERS),
+                Target(ours, "maps", at_most=WORKERS),
+                Target(ours, "items", at_least=LONG - 2 * WINDOW),
+            )
         ),
         measure=measure,
         counted=False,

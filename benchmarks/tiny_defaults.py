@@ -1,4 +1,7 @@
-"""Tiny items with our defaults, which adapt window and chunks, against each peer at its best chunk size. 2 workers."""
+"""Tiny items with our defaults, which adapt window and chunks, against each peer at its best chunk size. 2 workers.
+
+seqtools, grain and Keras are not here: they have no chunks, and are measured item by item in ``tiny_one_by_one``.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,33 @@
+"""The benchmarks run, and check what they get; what they measure is for `benchmarks/` to say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numpy")
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.mark.parametrize("workload", ["tiny_one_by_one", "arrays_600kb"])
+def test_a_benchmark_gives_figures_of_ours_and_of_a_peer(tmp_path, workload):
+    path = tmp_path / "figures.json"
+    command = [
+        sys.executable, BENCHMARKS / "run.py", workload, "--contenders", "processes*,executor",
+        "--seconds", "0.05", "--repeats", "1", "--json", path,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = json.loads(path.read_text())["workloads"].values()
+    assert not found["failures"]
+    assert len(found["medians"]) == 2
+    for figures in found["medians"].values():
+        assert next(iter(figures.values())) > 0
+    assert "to reach: processes" in done.stdout
