@@ -44,7 +44,10 @@ def test_the_budget_is_kept_and_used(tmp_path):
         return bytes(100_000)
 
     results = ordered_imap(Items(200, item), 2, "1MB")
+    most = 0
     for given, _ in enumerate(results, 1):
         assert int(tally) - given <= 10 + 2
+        most = max(most, results.stats.in_flight)
         if given == 50:
-            until(lambda: int(tally) - given >= 8)  # what was given made no room yet
+            until(lambda: int(tally) - given == results.stats.in_flight)
+    assert most >= 8
