@@ -535,3 +535,19 @@ def test_an_interrupt_that_comes_when_a_result_is_dropped_is_not_lost(monkeypatc
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert not lost
+
+
+def test_memory_that_an_interrupt_keeps_from_being_made_closes_its_file_once(monkeypatch):
+    from ordmap.engine import memory
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(memory, "_map", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        memory.Memory.new(4096)
+    memory.close_lost(os.getpid())
+    with Path(os.devnull).open() as other:  # may have the same number
+        del caught
+        gc.collect()
+        assert os.fstat(other.fileno())

@@ -33,7 +33,9 @@ from ordmap import (
     ordered_map,
 )
 from ordmap.engine import available, channel
+from ordmap.engine.board import Board
 from ordmap.engine.ending import uninterrupted
+from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.message import Order, packed_orders, unpacked_orders
 
 pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
@@ -514,6 +516,88 @@ def test_ctrl_c_while_workers_end_leaves_none():
         sleeper.join()
         assert not children()
         results.close()
+
+
+def test_ctrl_c_while_a_dead_worker_is_buried_leaves_nothing(monkeypatch):
+    from ordmap.engine.shelf import Shelf
+
+    class Stop(BaseException):
+        pass
+
+    def stop(*_):
+        raise Stop
+
+    def close(shelf):
+        real(shelf)
+        if not stopped:
+            stopped.append(True)
+            signal.raise_signal(signal.SIGUSR1)
+
+    stopped = []
+    real = Shelf.close
+    monkeypatch.setattr(Shelf, "close", close)
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(Stop), ordered_imap(Items(10, lambda i: i == 3 and os._exit(1)), 2, 4) as results:
+            list(results)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal_handler_that_asks_a_pool_in_the_midst_of_its_work_is_refused(monkeypatch):
+    """Where the pool only waits, it gets what it asks for."""
+    got = []
+    real = channel.send
+
+    def send(end, message, file=None):
+        sent = real(end, message, file)
+        if len(got) == 1 and os.getpid() == caller:
+            got.append("asks")
+            signal.raise_signal(signal.SIGUSR1)
+        return sent
+
+    def ask(*_):
+        got.append(list(ordered_imap(range(5), backend=pool)))
+
+    caller = os.getpid()
+    before = signal.signal(signal.SIGUSR1, ask)
+    try:
+        with Processes(2) as pool:
+            items = Items(200, lambda i: i if i != 1 else (time.sleep(0.5), 1)[1])
+            results = ordered_imap(items, backend=pool, prefetch=4, chunksize=1)
+            assert next(results) == 0
+            with handled(ask, 0.1):
+                assert next(results) == 1
+            assert got == [list(range(5))]
+            monkeypatch.setattr(channel, "send", send)
+            with pytest.raises(OrdmapError, match="a signal handler has asked a pool for items"):
+                list(results)
+            assert list(ordered_imap(range(5), backend=pool)) == list(range(5))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_chunks_sent_together_fail_one_by_one_where_there_is_no_file(monkeypatch):
+    class Run:
+        number = 1
+
+    def no_file(parts):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    offers, taking = channel.pair()
+    with offers, taking:
+        ledger = Ledger(Board(1), offers, taking)
+        tasks = [Task(Run(), n, keys, 1) for n, keys in enumerate([b"x" * 600, b"y" * 600, range(1), b"z" * 5000])]
+        for task in tasks:
+            ledger._number(task)
+            ledger._waiting.append(task)
+        ledger.strike(tasks[1])  # it is answered
+        monkeypatch.setattr(channel, "written_file", no_file)
+        assert ledger._send_waiting(8)
+        assert ledger.take_unsendable()[0] is tasks[3]
+        assert ledger.take_unsendable() is None
+        sent = [order.keys for _ in range(2) for order in unpacked_orders(channel.receive(taking, wait=False)[0])]
+        assert sent == [b"x" * 600, range(1)]
 
 
 @pytest.mark.parametrize("backend", ["processes", "spawn"])

@@ -392,6 +392,22 @@ def test_no_cycle_keeps_an_error_or_a_result_alive():
         gc.enable()
 
 
+@pytest.mark.parametrize("backend", ["threads", "processes"])
+def test_an_iterator_dropped_while_garbage_is_collected_all_the_time_is_closed(monkeypatch, backend):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(200 if backend == "threads" else 50):
+            results = ordered_imap(range(4), 1, backend=backend)
+            next(results)
+            del results
+    finally:
+        gc.set_threshold(*before)
+    assert not [str(one.exc_value) for one in lost]
+
+
 def test_an_interrupt_that_comes_while_garbage_is_collected_is_not_lost(monkeypatch):
     from ordmap.iterator import _collector
 

@@ -231,7 +231,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
 def _close_run(run: Run, process: int) -> None:
     if os.getpid() != process:
         return
-    if next(reversed(_collector)) == "start":
+    if list(_collector)[-1] == "start":  # in one step: another thread may collect right now
         # The garbage collector runs in any thread and in the middle of anything, so also while a thread holds a
         # lock of an executor's, or of the threading module's: they are not to be called from there.
         with contextlib.suppress(RuntimeError):  # the program ends, and its pools with it

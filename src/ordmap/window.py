@@ -210,7 +210,13 @@ class Window:
                     raise
 
     def _collect(self, *, wait: bool) -> None:
-        for position, answer in self._run.collect(wait=wait):
+        try:
+            answers = self._run.collect(wait=wait)
+        except OrdmapError:
+            if not self._woken:  # else the run was closed meanwhile, by another thread or a signal handler
+                raise
+            return
+        for position, answer in answers:
             slot = self._awaited.pop(position)
             slot.answer = answer
             done = len(answer.outcomes)

@@ -13,6 +13,7 @@ It costs no system call, and it outlives the worker: whatever ended it, the call
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 
 __all__ = ["ITEM", "LOADING", "TAKEN", "Board"]
@@ -39,8 +40,9 @@ class Board:
 
     def close(self) -> None:
         """Let go of it, in this process."""
-        self.words.release()
-        self._memory.close()
+        with contextlib.suppress(BufferError):  # a traceback holds a row: then it goes with that
+            self.words.release()
+            self._memory.close()
 
     @staticmethod
     def size(workers: int) -> int:

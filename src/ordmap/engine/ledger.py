@@ -123,9 +123,9 @@ class Ledger:
             self.repack()
 
     def _number(self, task: Task) -> None:
-        self._serial += 1
-        task.serials.append(self._serial)
-        self._tasks[self._serial] = task
+        serial = self._serial = self._serial + 1
+        task.serials.append(serial)
+        self._tasks[serial] = task
 
     def flush(self) -> bool:
         """Send waiting tasks one by one while there is room; ``True``: none waits."""
@@ -144,17 +144,22 @@ class Ledger:
             sent = False
             try:
                 _move(waiting, tasks, together)
-                orders = [task.order() for task in tasks if task.serials[-1] in self._tasks]
-                sent = not orders or send_orders(self._offers, orders)
+                tasks = [task for task in tasks if task.serials[-1] in self._tasks]  # the others are answered
+                sent = not tasks or send_orders(self._offers, [task.order() for task in tasks])
+                full = not sent
             except OSError as error:
                 if error.errno not in _NO_FILE:
                     raise
-                self._unsendable.extend((task, error) for task in tasks)
-                sent = True
+                full = False
+                if together == 1:
+                    self._unsendable.append((tasks[0], error))
+                    sent = True
+                else:
+                    together = 1  # those whose inputs are short need no file
             finally:
                 if not sent:
                     waiting.extendleft(reversed(tasks))
-            if not sent:
+            if full:
                 return False
         return True
 

@@ -101,12 +101,16 @@ class Memory:
     def __init__(self, file: int, size: int) -> None:
         self._span: weakref.ref[Span] | None = None
         self._owner = select.epoll.fromfd(file)  # closes it; no other object in C does so without a warning
-        self._place = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # unmaps it, whatever is there by then
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._place))
-        _map(self.address, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, file)
-        self.size = size
-        self.file = file
-        _mapped.add(self)
+        try:
+            self._place = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # unmaps whatever is there then
+            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._place))
+            _map(self.address, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, file)
+            self.size = size
+            self.file = file
+            _mapped.add(self)
+        except BaseException:
+            self._owner.close()  # at once: a traceback may hold this object for long
+            raise
 
     @classmethod
     def new(cls, size: int) -> Memory:

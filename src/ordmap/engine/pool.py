@@ -93,6 +93,7 @@ class Crew:
         self._strays: dict[Worker, tuple[int, float]] = {}
         self._fault: OrdmapError | None = None
         self._interrupted = False
+        self._busy = False  # with tasks or answers, in the thread that has the lock
         # The pool's own, lest two threads take the two in different order. Re-entrant, since the garbage collector or a
         # signal handler may close a run in here; and taken directly, since a handler's exception could leave it locked
         # inside the methods of a Condition, which are Python.
@@ -228,12 +229,15 @@ class Crew:
     def submit(self, run: EngineRun, ticket: int, keys: Sequence[Any]) -> None:
         """Have a chunk computed."""
         with self._lock:
+            self._refuse_to_nest()
             self._users += 1
             try:
                 if not self.ended:
+                    self._busy = True
                     self._ledger.put(Task.of(run, ticket, keys))
                     self._answer_unsendable()
             finally:
+                self._busy = False
                 self._users -= 1
                 self._let_go()
         if self._leaving:
@@ -248,6 +252,8 @@ class Crew:
         entered = False
         try:
             with self._lock:
+                self._refuse_to_nest()
+                before = self._leader
                 self._users += 1
                 entered = True
             self._give_back()
@@ -286,6 +292,14 @@ class Crew:
                     self._let_go()
             if self._leaving:
                 self._settle()
+
+    def _refuse_to_nest(self) -> None:
+        """Keep a signal's handler out that asks for items in the midst of what this thread does with them."""
+        if self._busy:
+            raise OrdmapError(
+                "a signal handler has asked a pool for items that is at work with others in this very thread: "
+                "let it set a flag or raise, and ask in the program's own course"
+            )
 
     def _give_back(self) -> None:
         """Have the workers use again the memory of results that are gone."""
@@ -329,6 +343,7 @@ class Crew:
     def _attend(self, events: Sequence[tuple[int, int]]) -> None:
         """Do what the events call for. If that fails half-way nobody may wait for this crew any more."""
         try:
+            self._busy = True
             self._respond(events)
             if not self.ended:
                 self._ledger.flush()
@@ -340,6 +355,8 @@ class Crew:
             if self._fault is None:
                 self._fault = OrdmapError(f"the workers of this run were given up: {type(error).__name__}: {error}")
             raise
+        finally:
+            self._busy = False
 
     def _respond(self, events: Sequence[tuple[int, int]]) -> None:
         dead = []
@@ -387,9 +404,10 @@ class Crew:
                 outcomes = pickle.loads(data if file is None else channel.read_file(file))
             except (MemoryError, OSError) as error:
                 outcomes = [Raised(error)]
-            for i, outcome in enumerate(outcomes):
-                if type(outcome) is tuple:
-                    outcomes[i] = _lent(worker.shelf, outcome)
+            if tuple in map(type, outcomes):  # for numbers the loop would take longer than all the rest here
+                for i, outcome in enumerate(outcomes):
+                    if type(outcome) is tuple:
+                        outcomes[i] = _lent(worker.shelf, outcome)
         if task is None:
             return  # of a run that is over, or the second answer around a death
         if task.dead is not None and len(outcomes) == task.size:
@@ -430,6 +448,10 @@ class Crew:
     def _bury(self, worker: Worker) -> None:
         """Take note of a death: what the worker sent counts, what it had is done again, another takes its place."""
         self._receive(worker)
+        with uninterrupted():
+            self._replace(worker)
+
+    def _replace(self, worker: Worker) -> None:
         code = reap(worker)
         self._staff.remove(worker)
         how = f"worker {worker.name} {said(code)}"

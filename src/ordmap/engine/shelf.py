@@ -99,7 +99,10 @@ class Shelf:
     def give_back(self) -> None:
         """Have the worker use again what is not in use here any more; one thread at a time."""
         while self._unused:
-            number = self._unused.popleft().number
+            try:
+                number = self._unused.popleft().number
+            except IndexError:  # a signal handler, in here, has closed the shelf
+                return
             self._live.pop(number, None)
             word = number
             if number in self._retired:
@@ -108,7 +111,7 @@ class Shelf:
                 word |= 0x10000
             try:
                 self._returns[self._returned % self._size] = (self._returned + 1 & 0xFFFFFFFF) << 32 | word
-            except ValueError:  # a signal handler, in here, has closed the shelf
+            except ValueError:  # likewise
                 return
             # A handler that raises right here costs a block. The other way round it would leave a hole, at which the
             # worker would read for ever.

@@ -59,6 +59,9 @@ _OFFERS = 16
 #: Seconds that chunks which came in one message may take before those not begun are offered to others.
 _HOARD = 0.010
 
+#: Seconds between two looks up from the items of a chunk: has it taken too long, is there news?
+_LOOK = 0.0005
+
 #: Seconds between two attempts to send where the descriptors under way are too many, which nothing tells the end of.
 _RETRY = 0.010
 
@@ -322,10 +325,10 @@ class _Worker:
         outcomes: list[Any] = []
         nbytes = 0
         lent: list[Block] = []
-        bulletin = self._bulletin
         clock = time.perf_counter
         began = clock()
         give_up = began + job.patience if job.patience is not None and not order.patient else float("inf")
+        look_up = began + _LOOK
         state = ITEM
         for key in keys:
             row[1] = state
@@ -344,14 +347,15 @@ class _Worker:
                 result, size = encode(box, self._arena, lent)
                 nbytes += size
             outcomes.append(result)
-            if clock() >= give_up:
+            if clock() < look_up:
+                continue
+            look_up = clock() + _LOOK
+            if look_up >= give_up:
                 break
-            if words[0] != bulletin:
+            if words[0] != self._bulletin:
                 self._heed()
-                bulletin = self._bulletin
                 if order.run not in self._jobs:
-                    for block in lent:
-                        self._arena.put_back(block)
+                    self._take_back(lent)
                     row[0] = 0
                     return
         del result  # an idle worker keeps no result alive
@@ -366,14 +370,18 @@ class _Worker:
         try:
             letter = _letter(head, data)
         except OSError as error:
-            for block in lent:
-                self._arena.put_back(block)
+            self._take_back(lent)
             packed, _ = pack([Raised(error)])
             self._outbox.put(head + pickle.dumps(packed * len(outcomes), pickle.HIGHEST_PROTOCOL))
             return
         # Where the item has closed the channel, this raises and ends the worker: the board says which item it was.
         self._send_blocks(lent)
         self._outbox.put(*letter)
+
+    def _take_back(self, lent: Sequence[Block]) -> None:
+        """Have the blocks of results that the caller won't get."""
+        for block in lent:
+            self._arena.put_back(block)
 
     def _send_blocks(self, lent: Sequence[Block]) -> None:
         """Note that the caller has these blocks, and make those known to it that are new."""
