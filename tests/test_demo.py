@@ -177,7 +177,10 @@ def test_ctrl_c_is_one_clean_line(tmp_path: Path) -> None:
                 break
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to all
         _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "ordmap demo: interrupted\n")
+    assert errors == "ordmap demo: interrupted\n"
+    # Python itself sees to the second, where the exception has passed through code given as a text, such as that which
+    # makes a named tuple. A shell says 130 to either.
+    assert process.returncode in {130, -signal.SIGINT}
 
 
 def test_a_reader_who_leaves_gets_no_traceback(files: Path) -> None:
