@@ -75,13 +75,15 @@ class Answer(NamedTuple):
     """What one chunk gave: an outcome for each item that was run, and what they cost.
 
     Fewer outcomes than items: the worker hands the rest back. ``elapsed`` is in seconds, in the worker; ``nbytes`` is
-    the (approximate) size of the results; ``worker`` names who did it.
+    the (approximate) size of the results; ``worker`` names who did it. ``plain`` outcomes are known to be results as
+    they are, with nothing to open or raise among them.
     """
 
     outcomes: list[Any]
     elapsed: float
     nbytes: int
     worker: str
+    plain: bool = False
 
 
 def run_chunk(compute: Callable[[Any], Any], keys: Iterable[Any], patience: float | None) -> tuple[list[Any], float]:

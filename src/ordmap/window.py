@@ -233,7 +233,7 @@ class Window:
 
     def _give(self, slot: _Slot, answer: Answer) -> list[Any] | Raised:
         outcomes, first = answer.outcomes, slot.given
-        if not first and are_plain(outcomes):
+        if not first and (answer.plain or are_plain(outcomes)):
             slot.given = len(outcomes)
             results = outcomes[::-1]
             outcomes[:] = [None] * len(results)  # from here on they are the caller's alone

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 
@@ -17,8 +18,10 @@ from ordmap.engine.memory import Memory, Span
 
 __all__ = ["Arena", "Block"]
 
-#: Number of takes after which blocks that none of them needed are given up.
+#: Takes, and seconds, after which blocks that were needed by none of them are given up. To make and map one again costs
+#: as much as thirty copies into it.
 _PERIOD = 64
+_SECONDS = 0.25
 
 
 #: The blocks of this process, where it is a worker.
@@ -55,6 +58,7 @@ class Arena:
         self._idle_count = 0
         self._least_idle = 0
         self._takes = 0
+        self._trimmed = time.monotonic()
         self._lent: dict[int, Block] = {}
         self._numbers = list(
             range(min(most, board.most_returns))
@@ -173,13 +177,16 @@ class Arena:
             yield word & 0xFFFFFFFF
 
     def _trim(self) -> None:
-        """Give up blocks that were idle all through a period."""
+        """Give up half of the blocks that were idle all through a period."""
         self._least_idle = min(self._least_idle, self._idle_count)
         self._takes += 1
         if self._takes >= _PERIOD:
-            self._drop(self._least_idle // 2)
             self._takes = 0
-            self._least_idle = self._idle_count
+            now = time.monotonic()
+            if now >= self._trimmed + _SECONDS:
+                self._drop(self._least_idle // 2)
+                self._trimmed = now
+                self._least_idle = self._idle_count
 
     def _drop(self, count: int) -> None:
         for stack in self._idle.values():

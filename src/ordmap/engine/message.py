@@ -29,6 +29,7 @@ __all__ = [
     "MOST_ORDERS",
     "NEWS",
     "NOTICE",
+    "PLAIN",
     "Order",
     "packed_orders",
     "send_orders",
@@ -47,7 +48,7 @@ MOST_ORDERS = 256
 
 #: kind, serial number, seconds, bytes; then the outcomes, unless they come in a file
 NEWS = Struct("<BQdQ")
-ANSWER, FAULT, BLOCK, DROPPED = range(1, 5)
+ANSWER, PLAIN, FAULT, BLOCK, DROPPED = range(1, 6)  # plain: an answer of numbers and the like, nothing in blocks
 
 #: kind, run
 NOTICE = Struct("<BI")

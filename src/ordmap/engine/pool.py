@@ -34,7 +34,7 @@ from ordmap.engine.ending import end_workers, has_ended, reap, said, uninterrupt
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, free_memory
-from ordmap.engine.message import ANSWER, BLOCK, DROPPED, FAULT, NEWS
+from ordmap.engine.message import ANSWER, BLOCK, DROPPED, FAULT, NEWS, PLAIN
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
@@ -384,7 +384,7 @@ class Crew:
                 self._staff.ignore(worker.results.fileno())
                 return
             kind, number, _, nbytes = news = NEWS.unpack_from(message)
-            if kind == ANSWER:
+            if kind in {ANSWER, PLAIN}:
                 self._take_answer(worker, news, message[NEWS.size :], file)
             elif kind == BLOCK and file is not None:
                 worker.shelf.put(number, nbytes, file)
@@ -395,25 +395,16 @@ class Crew:
                 self._take_fault(worker, number, data if file is None or file < 0 else channel.read_file(file))
 
     def _take_answer(self, worker: Worker, news: tuple[int, int, float, int], data: bytes, file: int | None) -> None:
-        _, serial, elapsed, nbytes = news
+        kind, serial, elapsed, nbytes = news
         task = self._ledger.find(serial)
-        if file == -1:
-            outcomes: list[Any] = [Raised(OSError(errno.EMFILE, "no more files can be opened, to receive this result"))]
-        else:
-            try:
-                outcomes = pickle.loads(data if file is None else channel.read_file(file))
-            except (MemoryError, OSError) as error:
-                outcomes = [Raised(error)]
-            if tuple in map(type, outcomes):  # for numbers the loop would take longer than all the rest here
-                for i, outcome in enumerate(outcomes):
-                    if type(outcome) is tuple:
-                        outcomes[i] = _lent(worker.shelf, outcome)
+        outcomes, plain = _outcomes(worker, kind, data, file)
         if task is None:
             return  # of a run that is over, or the second answer around a death
         if task.dead is not None and len(outcomes) == task.size:
             outcomes.append(task.dead)
+            plain = False
         self._unloaded = 0
-        self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name))
+        self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name, plain))
 
     def _answer_unsendable(self) -> None:
         while (unsendable := self._ledger.take_unsendable()) is not None:
@@ -543,6 +534,19 @@ class Crew:
         for pid in pids:
             close_lost(pid)
         self._ledger.clear()
+
+
+def _outcomes(worker: Worker, kind: int, data: bytes, file: int | None) -> tuple[list[Any], bool]:
+    """Return what a worker has answered, and whether it is plain."""
+    try:
+        if file == -1:
+            raise OSError(errno.EMFILE, "no more files can be opened, to receive this result")
+        outcomes: list[Any] = pickle.loads(data if file is None else channel.read_file(file))
+    except (MemoryError, OSError) as error:
+        return [Raised(error)], False
+    if kind == PLAIN:
+        return outcomes, True
+    return [_lent(worker.shelf, one) if type(one) is tuple else one for one in outcomes], False
 
 
 def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:

@@ -75,9 +75,12 @@ def _register_numpy(numpy: Any) -> None:
 
 
 def _array(buffer: Any, char: str, shape: tuple[int, ...]) -> Any:
-    from numpy import frombuffer  # who gets an array has it anyway
+    try:
+        array = sys.modules["numpy"].frombuffer(buffer, char)  # an import statement would take as long as the rest
+    except (KeyError, AttributeError):  # this process has not imported it yet, or is about to
+        from numpy import frombuffer
 
-    array = frombuffer(buffer, char)
+        array = frombuffer(buffer, char)
     return array if len(shape) == 1 else array.reshape(shape)
 
 

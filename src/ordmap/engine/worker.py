@@ -41,6 +41,7 @@ from ordmap.engine.message import (
     MOST_ORDERS,
     NEWS,
     NOTICE,
+    PLAIN,
     Order,
     send_orders,
     unpacked_orders,
@@ -236,7 +237,7 @@ class _Worker:
         except OSError as error:
             for order in orders:
                 if not isinstance(order.keys, range):
-                    self._answer(order.serial, pack([Raised(error)])[0], 0.0, 0, ())
+                    self._answer(NEWS.pack(ANSWER, order.serial, 0.0, 0), pack([Raised(error)])[0], ())
             return [order for order in orders if isinstance(order.keys, range)]
 
     def _wait_for_task_or_room(self) -> None:
@@ -324,6 +325,7 @@ class _Worker:
         compute, keys = _inputs(order, job.compute)
         outcomes: list[Any] = []
         nbytes = 0
+        kind = PLAIN
         lent: list[Block] = []
         clock = time.perf_counter
         began = clock()
@@ -342,6 +344,7 @@ class _Worker:
             if _forked:
                 os._exit(0)  # the item forked, and this is its child, which nobody told to end
             if type(result) not in _PLAIN:
+                kind = ANSWER
                 box = [result]
                 result = None  # from here on the box alone holds it
                 result, size = encode(box, self._arena, lent)
@@ -360,18 +363,19 @@ class _Worker:
                     return
         del result  # an idle worker keeps no result alive
         elapsed = clock() - began
-        self._answer(order.serial, outcomes, elapsed, nbytes + 32 * len(outcomes), lent)
+        head = NEWS.pack(kind, order.serial, elapsed, nbytes + 32 * len(outcomes))
+        self._answer(head, outcomes, lent)
         row[0] = 0
 
-    def _answer(self, serial: int, outcomes: list[Any], elapsed: float, nbytes: int, lent: Sequence[Block]) -> None:
+    def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:
         """Send the outcomes of a chunk, and the blocks that they lie in."""
         data = pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL)
-        head = NEWS.pack(ANSWER, serial, elapsed, nbytes)
         try:
             letter = _letter(head, data)
         except OSError as error:
             self._take_back(lent)
             packed, _ = pack([Raised(error)])
+            head = NEWS.pack(ANSWER, *NEWS.unpack(head)[1:])
             self._outbox.put(head + pickle.dumps(packed * len(outcomes), pickle.HIGHEST_PROTOCOL))
             return
         # Where the item has closed the channel, this raises and ends the worker: the board says which item it was.
