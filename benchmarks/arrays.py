@@ -7,6 +7,7 @@ numbers further on, so that every item's content is its own (within 256) and the
 
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
@@ -93,6 +94,20 @@ def memcpy(count: int) -> dict[str, float]:
     return {"gigabytes": count * source.nbytes / elapsed / 1e9, "elapsed": elapsed}
 
 
+def fill(count: int, size: int) -> dict[str, float]:
+    """The other yardstick: two processes that fill arrays of their own, three by turns, and give nothing to anybody."""
+    arrays = [np.zeros(size, np.float32) for _ in range(3)]
+    began = time.perf_counter()
+    child = os.fork()
+    for number in range(count // 2):
+        arrays[number % 3].fill(number)
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    elapsed = time.perf_counter() - began
+    return {"gigabytes": count // 2 * 2 * arrays[0].nbytes / elapsed / 1e9, "elapsed": elapsed}
+
+
 def workload(
     name: str,
     size: int,
@@ -107,6 +122,8 @@ def workload(
     def measure(task: Task) -> dict[str, float]:
         if task.contender == "memcpy":
             return memcpy(task.count)
+        if task.contender == "fill":
+            return fill(task.count, size)
         base, _, option = task.contender.partition(":")
         kind = MadeInPlace if option == "in-place" else Made if made else Ready
         contender = peers.resolve(base if option == "in-place" else task.contender)
@@ -135,6 +152,7 @@ def workload(
             "pebble",
             "keras",
             "memcpy",
+            *(("fill",) if in_place else ()),
         ),
         metrics=(Metric("gigabytes", "GB/s"),),
         targets=targets,

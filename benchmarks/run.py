@@ -369,7 +369,7 @@ def main() -> int:
         for name in matching(list(one.contenders), arguments.contenders.split(",")):
             if name.endswith(":in-place") and not has_empty:
                 print(f"left out: {name}: this ordmap has no `empty`")
-            elif name == "memcpy" or peers.is_installed(name):
+            elif name in workload.YARDSTICKS or peers.is_installed(name):
                 contenders.append(name)
             elif (base := name.split(":")[0]) not in missing:
                 missing.add(base)

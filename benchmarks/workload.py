@@ -24,6 +24,10 @@ MODULES = (
 )
 
 
+#: Contenders that are what the machine itself can do.
+YARDSTICKS = {"memcpy", "fill"}
+
+
 @dataclass(frozen=True)
 class Task:
     """One run of one contender."""
