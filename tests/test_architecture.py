@@ -32,7 +32,7 @@ FLOORS = [
     {"engine.pool", "engine.run", "engine.ledger", "engine.fork", "engine.spawn"},
     {"engine.backends"},
     {"backends.processes"},
-    {"window"},
+    {"window", "dropping"},
     {"iterator"},
     {"imap"},
     {""},

@@ -393,6 +393,25 @@ def test_no_cycle_keeps_an_error_or_a_result_alive():
         gc.enable()
 
 
+def test_an_interrupt_that_comes_while_a_dropped_iterator_ends_is_not_lost(monkeypatch):
+    def deaf(i):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return i and time.sleep(60)
+
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    for after in (0.02, 0.05, 0.08):
+        results = ordered_map(deaf, range(10), workers=1, backend="processes")
+        assert next(results) == 0
+        timer = threading.Timer(after, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            del results  # takes 0.1 s, since the item doesn't heed SIGTERM
+            time.sleep(10)
+        timer.join()
+    assert not lost
+
+
 @pytest.mark.parametrize("backend", ["threads", "processes"])
 def test_an_iterator_dropped_while_garbage_is_collected_all_the_time_is_closed(monkeypatch, backend):
     lost = []
@@ -410,7 +429,7 @@ def test_an_iterator_dropped_while_garbage_is_collected_all_the_time_is_closed(m
 
 
 def test_an_interrupt_that_comes_while_garbage_is_collected_is_not_lost(monkeypatch):
-    from ordmap.iterator import _collector
+    from ordmap.dropping import _collector
 
     class Interrupt(Exception):
         pass

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
-import gc
 import os
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from ordmap.backends import Backend, Job, Run
+from ordmap.backends import Backend, Job
+from ordmap.dropping import close_dropped, close_run
 from ordmap.errors import OrdmapError
 from ordmap.indices import Source
 from ordmap.outcome import Raised, report, set_relatives
@@ -66,7 +64,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._window: Window | None = None
-        self._release: Callable[[], object] | None = None
+        self._dropped: weakref.finalize[Any, Any] | None = None
         self._lock = threading.Lock()
         self._inside: int | None = None  # the thread that is inside next()
         self._process = os.getpid()
@@ -115,11 +113,9 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         self._ready = []
         if os.getpid() != self._process:
             return  # a forked child owns nothing of it
-        window, release = self._window, self._release
-        if window is not None:
-            window.wake()
-        if release is not None:
-            release()
+        if self._window is not None:
+            self._window.wake()
+        self._close_run()
         self._let_go()
 
     def __enter__(self) -> Self:
@@ -214,37 +210,21 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             settings = self._settings
             pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
             run = settings.backend.open(Job(settings.compute, settings.subject, pace.patience))
-            self._release = release = weakref.finalize(self, _close_run, run, self._process)
-            release.atexit = False  # pools end by themselves then, and in time
+            self._dropped = weakref.finalize(self, close_dropped, run, self._process)
+            self._dropped.atexit = False  # pools end by themselves then, and in time
             self._window = Window(settings.source, run, pace)
             if self._closed:  # meanwhile, from another thread or a signal handler, which found nothing yet to end
                 self._window.wake()
-                release()
+                self._close_run()
         return self._window
+
+    def _close_run(self) -> None:
+        found = self._dropped.peek() if self._dropped is not None else None
+        if found is not None and self._dropped is not None:
+            close_run(*found[2])
+            self._dropped.detach()  # at the end: what an exception cuts short is done when the iterator is dropped
 
     def _remaining(self) -> int | None:
         if self._closed:
             return 0
         return self._settings.source.remaining() if self._window is None else self._window.remaining()
-
-
-def _close_run(run: Run, process: int) -> None:
-    if os.getpid() != process:
-        return
-    if list(_collector)[-1] == "start":  # in one step: another thread may collect right now
-        # The garbage collector runs in any thread and in the middle of anything, so also while a thread holds a
-        # lock of an executor's, or of the threading module's: they are not to be called from there.
-        with contextlib.suppress(RuntimeError):  # the program ends, and its pools with it
-            _thread.start_new_thread(_close_in_thread, (run,))
-    else:
-        run.close()
-
-
-def _close_in_thread(run: Run) -> None:
-    threading.Thread(target=run.close, name="ordmap-close", daemon=True).start()
-
-
-#: What the garbage collector did last, at its end: ``"start"`` while it runs. No Python function may be told of that: a
-#: signal's handler could run in it, and what that raises, Ctrl-C above all, would be ignored.
-_collector = OrderedDict.fromkeys(("start", "stop"))
-gc.callbacks.append(_collector.move_to_end)  # type: ignore[arg-type]  # its second argument is true: to the end

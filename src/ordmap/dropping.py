@@ -1,0 +1,75 @@
+"""How a run ends whose iterator nobody holds any more, wherever that comes about.
+
+The end of an object runs code in the midst of other code: in the garbage collector, in any thread, with any lock held.
+And what it raises Python ignores, be it Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from types import FrameType
+
+from ordmap.backends import Run
+
+__all__ = ["close_dropped", "close_run"]
+
+
+def close_run(run: Run, process: int) -> None:
+    """Close a run, unless this is a fork of the process that began it; at once, or in a thread if that isn't safe."""
+    if os.getpid() != process:
+        return
+    if list(_collector)[-1] == "start":  # in one step: another thread may collect right now
+        # The garbage collector runs in any thread and in the middle of anything, so also while a thread holds a
+        # lock of an executor's, or of the threading module's: they are not to be called from there.
+        with contextlib.suppress(RuntimeError):  # the program ends, and its pools with it
+            _thread.start_new_thread(_close_in_thread, (run,))
+    else:
+        run.close()
+
+
+def close_dropped(run: Run, process: int) -> None:
+    """Close the run of an iterator that nobody holds any more; what is raised here Python ignores."""
+    try:
+        close_run(run, process)
+    except KeyboardInterrupt:
+        with contextlib.suppress(RuntimeError):
+            _thread.start_new_thread(_interrupt_again, (run,))
+
+
+def _interrupt_again(run: Run) -> None:
+    """Close what an interrupt has left, and send it again once the main thread is where it can be raised."""
+    run.close()
+    main = threading.main_thread().ident or 0
+    while _is_dropping(sys._current_frames().get(main)):
+        time.sleep(0.001)
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+
+
+def _is_dropping(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code in {close_dropped.__code__, weakref.finalize.__call__.__code__}:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _close_in_thread(run: Run) -> None:
+    threading.Thread(target=run.close, name="ordmap-close", daemon=True).start()
+
+
+#: What the garbage collector did last, at its end: ``"start"`` while it runs. No Python function may be told of that: a
+#: signal's handler could run in it, and what that raises, Ctrl-C above all, would be ignored.
+_collector = OrderedDict.fromkeys(("start", "stop"))
+gc.callbacks.append(_collector.move_to_end)  # type: ignore[arg-type]  # its second argument is true: to the end
