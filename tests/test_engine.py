@@ -615,7 +615,7 @@ def test_no_descriptor_is_left_for_a_large_input(backend):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
-    results = ordered_map(len, source(), workers=2, prefetch=4, backend=backend)
+    results = ordered_map(len, source(), workers=2, prefetch=4, backend=backend, chunksize=1)
     found = []
     for _ in range(12):
         try:

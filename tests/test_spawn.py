@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from ordmap import BackendUnavailableError, Processes, RemoteError, Spawn, WorkerDiedError, ordered_imap, ordered_map
+from ordmap import BackendUnavailableError, RemoteError, Spawn, WorkerDiedError, ordered_imap, ordered_map
 from ordmap.engine import available
 from test_engine import Items, children, gathered, nothing_left, program  # noqa: F401
 

@@ -256,7 +256,8 @@ class Crew:
                 before = self._leader
                 self._users += 1
                 entered = True
-            self._give_back()
+                for worker in self._staff:
+                    worker.shelf.give_back()
             polled = False
             while True:
                 with self._lock:
@@ -285,7 +286,8 @@ class Crew:
                 polled = True
         finally:
             try:
-                self._lead_no_more(me, before)  # also where an exception came right after this thread took the lead
+                if self._leader == me:  # an exception came right after this thread took the lead
+                    self._lead_no_more(me, before)
             finally:
                 with self._lock:
                     self._users -= entered
@@ -300,12 +302,6 @@ class Crew:
                 "a signal handler has asked a pool for items that is at work with others in this very thread: "
                 "let it set a flag or raise, and ask in the program's own course"
             )
-
-    def _give_back(self) -> None:
-        """Have the workers use again the memory of results that are gone."""
-        with self._lock:
-            for worker in self._staff:
-                worker.shelf.give_back()
 
     def _lead_no_more(self, me: int, before: int | None) -> None:
         with self._lock:
@@ -349,7 +345,8 @@ class Crew:
                 self._ledger.flush()
                 self._answer_unsendable()
                 for worker in self._staff:
-                    worker.notices.flush()
+                    if worker.notices:
+                        worker.notices.flush()
         except BaseException as error:
             self._interrupted = True
             if self._fault is None:

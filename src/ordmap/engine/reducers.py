@@ -36,10 +36,11 @@ def reducers() -> dict[type, Reducer]:
     A plain dict, since pickle looks into any other mapping by a call for each object.
     """
     for name, (needed, register) in _LIBRARIES.items():
-        library: Any = sys.modules.get(name)
-        if name not in _registered and all(hasattr(library, attribute) for attribute in needed):
-            register(library)
-            _registered.add(name)
+        if name in sys.modules and name not in _registered:
+            library: Any = sys.modules[name]
+            if all(hasattr(library, attribute) for attribute in needed):
+                register(library)
+                _registered.add(name)
     return _own | copyreg.dispatch_table
 
 

@@ -138,15 +138,19 @@ class Lent(Sealed):
         self._shelf = shelf
         self._data = data
         self._parts = parts if isinstance(data, bytes) else (*parts, data)
-        self._spans = {number: shelf.span(number) for number in {number for number, _, _ in self._parts}}
+        self._spans: dict[int, Span] = {}
+        for number, _, _ in self._parts:
+            if number not in self._spans:
+                self._spans[number] = shelf.span(number)
 
     def open(self) -> Any:
-        views = {number: memoryview(span).cast("B") for number, span in self._spans.items()}
-        self._spans.clear()
-        buffers: list[Any] = [views[number][start : start + size] for number, start, size in self._parts]
+        spans, self._spans = self._spans, {}
+        buffers: list[Any] = [
+            memoryview(spans[number]).cast("B")[start : start + size] for number, start, size in self._parts
+        ]
         if len(_received) > self._shelf.crowded:
             buffers = [bytearray(buffer) for buffer in buffers]
-        del views
+        del spans
         data = self._data if isinstance(self._data, bytes) else buffers.pop()
         return pickle.loads(data, buffers=buffers)
 
