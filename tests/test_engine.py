@@ -8,6 +8,7 @@ import faulthandler
 import gc
 import multiprocessing
 import os
+import platform
 import random
 import re
 import resource
@@ -1107,6 +1108,22 @@ def held():
             for pid in processes
         ),
     )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what it does is glibc's")
+@pytest.mark.parametrize("backend", ["processes", "spawn"])
+def test_memory_that_an_item_frees_is_the_next_one_s(backend, monkeypatch):
+    for name in ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+
+    def item(i):
+        buffers = [b"x" * 1_000_000 for _ in range(8)]
+        assert len(buffers) == 8
+        del buffers
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    faults = list(ordered_imap(Items(60, item), 1, backend=backend))
+    assert faults[-1] - faults[9] < 50 * 100  # of the 2,000 pages an item
 
 
 @pytest.mark.parametrize(("length", "kind"), [(1_000_000, "numbers"), (100_000, "arrays")])

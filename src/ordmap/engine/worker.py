@@ -32,6 +32,7 @@ from ordmap.engine import blocks, channel
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
 from ordmap.engine.codec import encode
+from ordmap.engine.memory import keep_freed_memory
 from ordmap.engine.message import (
     ANSWER,
     BLOCK,
@@ -193,6 +194,7 @@ class _Worker:
 
     def _begin(self) -> None:
         _compute_in_one_thread()
+        keep_freed_memory()
         seat = self._seat
         if seat.initializer is not None:
             try:
