@@ -3,6 +3,9 @@
 ``first``: the first call in a process; ``again``: the median of up to five further ones. ``close``: with idle workers.
 ``busy``: ``close()`` while each worker is in the middle of an item that sleeps a second. ``bare`` is given for spawn
 alone: ``first`` over the time of a bare interpreter that imports the modules that a worker has.
+
+Attention: where bytecode isn't kept (``PYTHONDONTWRITEBYTECODE``) each process compiles our sources anew, which the
+installed packages of the peers are spared. Measure what is installed.
 """
 
 from __future__ import annotations

@@ -252,8 +252,8 @@ class Crew:
         entered = False
         try:
             with self._lock:
-                self._refuse_to_nest()
                 before = self._leader
+                self._refuse_to_nest()
                 self._users += 1
                 entered = True
                 for worker in self._staff:
