@@ -219,10 +219,10 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         return self._window
 
     def _close_run(self) -> None:
-        found = self._dropped.peek() if self._dropped is not None else None
-        if found is not None and self._dropped is not None:
+        dropped = self._dropped
+        if dropped is not None and (found := dropped.peek()) is not None:
             close_run(*found[2])
-            self._dropped.detach()  # at the end: what an exception cuts short is done when the iterator is dropped
+            dropped.detach()  # at the end: what an exception cuts short is done when the iterator is dropped
 
     def _remaining(self) -> int | None:
         if self._closed:

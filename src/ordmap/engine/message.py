@@ -21,6 +21,7 @@ from ordmap.engine import channel
 
 __all__ = [
     "ANSWER",
+    "ANSWERS",
     "BLOCK",
     "DROPPED",
     "FAULT",
@@ -49,6 +50,7 @@ MOST_ORDERS = 256
 #: kind, serial number, seconds, bytes; then the outcomes, unless they come in a file
 NEWS = Struct("<BQdQ")
 ANSWER, PLAIN, FAULT, BLOCK, DROPPED = range(1, 6)  # plain: an answer of numbers and the like, nothing in blocks
+ANSWERS = frozenset({ANSWER, PLAIN})
 
 #: kind, run
 NOTICE = Struct("<BI")

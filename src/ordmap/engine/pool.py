@@ -34,7 +34,7 @@ from ordmap.engine.ending import end_workers, has_ended, reap, said, uninterrupt
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, free_memory
-from ordmap.engine.message import ANSWER, BLOCK, DROPPED, FAULT, NEWS, PLAIN
+from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, NEWS, PLAIN
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
@@ -92,7 +92,6 @@ class Crew:
         self._unloaded = 0
         self._strays: dict[Worker, tuple[int, float]] = {}
         self._fault: OrdmapError | None = None
-        self._interrupted = False
         self._busy = False  # with tasks or answers, in the thread that has the lock
         # The pool's own, lest two threads take the two in different order. Re-entrant, since the garbage collector or a
         # signal handler may close a run in here; and taken directly, since a handler's exception could leave it locked
@@ -348,7 +347,6 @@ class Crew:
                     if worker.notices:
                         worker.notices.flush()
         except BaseException as error:
-            self._interrupted = True
             if self._fault is None:
                 self._fault = OrdmapError(f"the workers of this run were given up: {type(error).__name__}: {error}")
             raise
@@ -381,7 +379,7 @@ class Crew:
                 self._staff.ignore(worker.results.fileno())
                 return
             kind, number, _, nbytes = news = NEWS.unpack_from(message)
-            if kind in {ANSWER, PLAIN}:
+            if kind in ANSWERS:
                 self._take_answer(worker, news, message[NEWS.size :], file)
             elif kind == BLOCK and file is not None:
                 worker.shelf.put(number, nbytes, file)
@@ -526,7 +524,7 @@ class Crew:
         if self.board_file >= 0:
             os.close(self.board_file)
         self.jobs.close()
-        pids = [worker.pid for worker in self._staff] if self._interrupted else []
+        pids = [worker.pid for worker in self._staff] if self._fault is not None else []
         self._staff.close()
         for pid in pids:
             close_lost(pid)
