@@ -286,6 +286,38 @@ def test_a_ready_head_goes_out_before_a_slow_source_is_pulled_again():
     assert pulled == [0, 1]
 
 
+def test_small_chunks_that_have_come_are_given_out_together():
+    run, window = make(200, prefetch=64)
+    window.fill()
+    for ticket in range(30):
+        run.answer(ticket, [Raised(ValueError())] if ticket == 10 else None)
+    results = [f"r{n}" for n in range(200)]
+
+    def take():
+        given = window.take()
+        assert window.in_flight == 64 and len(run.log) == window.delivered + 64
+        taken = given[::-1]
+        given.clear()
+        return taken
+
+    assert take() == results[:8]  # an eighth of the window: that much it is behind before it is filled again
+    assert take() == results[8:10]
+    assert type(window.take()) is Raised
+    assert take() == results[11:19]
+    assert take() == results[19:27]
+    assert take() == results[27:30]  # the others have not come
+    assert window.most_in_flight == 64
+
+
+@pytest.mark.parametrize(("prefetch", "together"), [(1, 1), (15, 1), (16, 2), (128, 16), (5000, 16)])
+def test_a_window_is_behind_by_an_eighth_or_16_items_at_most(prefetch, together):
+    run, window = make(10_000, prefetch=prefetch)
+    window.fill()
+    for ticket in range(prefetch):
+        run.answer(ticket)
+    assert len(window.take()) == together
+
+
 class Closed(Sealed):
     opened: ClassVar[list[int]] = []
 

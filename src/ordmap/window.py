@@ -12,8 +12,8 @@ window, waits for the oldest slot alone, and gives out what it holds. An item th
 other. An item counts against the bound from its submission until it is given out, so the bound holds while `take`
 waits, too. What a worker hands back of a chunk stands in the order as smaller slots, not submitted yet.
 
-Results are given out as a list, a whole chunk at once, or some of it where they must be opened. The iterator empties it
-from its end; they count as in flight as long as they are in it.
+Results are given out as a list: a whole chunk, or some of it where they must be opened, or several small chunks that
+have come. The iterator empties it from its end; they count as in flight as long as they are in it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ __all__ = ["Window"]
 #: Seconds after which a pull was a slow one.
 _SLOW_PULL = 0.00005
 
-#: Results of a chunk that are opened together: each then costs the caller's loop little more than a list's.
-_OPENED_AT_ONCE = 16
+#: Results that are opened together, and given out together where chunks are smaller: each then costs the caller's loop
+#: little more than a list's.
+_AT_ONCE = 16
 
 
 class _Slot:
@@ -136,19 +137,17 @@ class Window:
         A list of results is in reverse, for the caller to pop from; `take` is called again when it is empty. Raises
         what the source raised, in its place, and what the run raises when it can't go on.
         """
-        self.fill()
         slots = self._slots
-        while slots and not self._woken:
-            head = slots[0]
-            if head.answer is None:
+        while not self._woken:
+            self._drop_given_out()
+            self.fill()
+            if not slots or self._woken:
+                break
+            answer = slots[0].answer
+            if answer is None:
                 self._collect(wait=True)
-                self.fill()
-            elif head.given < len(head.answer.outcomes):
-                return self._give(head, head.answer)
-            else:
-                slots.popleft()
-                slots.extendleft(reversed(head.rest))
-                self._submit_handed_back()  # what is the oldest now goes out, whatever the bound says
+            elif slots[0].given < len(answer.outcomes):
+                return self._give()
         if self._source_error is not None and not slots:
             error, self._source_error = self._source_error, None
             raise error
@@ -176,6 +175,13 @@ class Window:
             if slot.given < len(slot.chunk):
                 return slot.chunk.indices[slot.given]
         return None
+
+    def _drop_given_out(self) -> None:
+        """Drop the slots that are given out; what a worker handed back of one stands in its place."""
+        slots = self._slots
+        while slots and (answer := slots[0].answer) is not None and slots[0].given == len(answer.outcomes):
+            rest = slots.popleft().rest
+            slots.extendleft(reversed(rest))
 
     def _submit_handed_back(self) -> None:
         waiting = self._handed_back
@@ -231,40 +237,53 @@ class Window:
                 for part in slot.rest:
                     heapq.heappush(self._handed_back, part)
 
-    def _give(self, slot: _Slot, answer: Answer) -> list[Any] | Raised:
-        outcomes, first = answer.outcomes, slot.given
-        if not first and (answer.plain or are_plain(outcomes)):
-            slot.given = len(outcomes)
-            results = outcomes[::-1]
-            outcomes[:] = [None] * len(results)  # from here on they are the caller's alone
-            return self._hand_out(results, answer)
-        results = []
-        for place in range(first, min(first + _OPENED_AT_ONCE, len(outcomes))):
-            outcome = opened(outcomes[place])
-            if type(outcome) is Raised:
-                if not results:
-                    outcomes[place] = None
-                    slot.given += 1
-                    return self._hand_out_failure(outcome, slot.chunk, place, answer)
-                outcomes[place] = outcome  # its turn comes after these
+    def _give(self) -> list[Any] | Raised:
+        """Give out a chunk that has come, and the small ones after it that have; or a failure, alone."""
+        results: list[Any] = []
+        at_once = min(_AT_ONCE, self._pace.width // 8)  # the window is not filled again before these are gone
+        for slot in self._slots:
+            answer = slot.answer
+            if answer is None or not answer.outcomes or (results and len(results) + len(answer.outcomes) > at_once):
                 break
-            outcomes[place] = None
-            results.append(outcome)
-        slot.given += len(results)
+            raised = self._add_results(slot, answer, results)
+            if raised is not None:
+                return raised
+            if slot.given < len(answer.outcomes) or slot.rest:
+                break
         results.reverse()
-        return self._hand_out(results, answer)
+        self._given = results
+        self._given_at_first = len(results)
+        return results
 
-    def _hand_out_failure(self, raised: Raised, chunk: Chunk, place: int, answer: Answer) -> Raised:
-        raised.locate(chunk.indices[place], chunk.epoch, answer.worker)
+    def _add_results(self, slot: _Slot, answer: Answer, results: list[Any]) -> Raised | None:
+        """Add a slot's next results: all, or some where they must be opened. A failure ends them, or is returned."""
+        outcomes, first, before = answer.outcomes, slot.given, len(results)
+        if not first and (answer.plain or are_plain(outcomes)):
+            results += outcomes
+            outcomes[:] = [None] * len(outcomes)  # from here on they are the caller's alone
+        else:
+            for place in range(first, min(first + _AT_ONCE, len(outcomes))):
+                outcome = opened(outcomes[place])
+                if type(outcome) is Raised:
+                    if not results:
+                        return self._hand_out_failure(slot, answer, outcome)
+                    outcomes[place] = outcome  # its turn comes after these
+                    break
+                outcomes[place] = None
+                results.append(outcome)
+        added = len(results) - before
+        slot.given += added
+        self._finished -= added
+        self._nbytes -= answer.nbytes * added / len(outcomes)
+        return None
+
+    def _hand_out_failure(self, slot: _Slot, answer: Answer, raised: Raised) -> Raised:
+        place = slot.given
+        raised.locate(slot.chunk.indices[place], slot.chunk.epoch, answer.worker)
+        answer.outcomes[place] = None
+        slot.given += 1
         self._finished -= 1
         self._nbytes -= answer.nbytes / len(answer.outcomes)
         self._counted -= 1
         self._taken_before += 1
         return raised
-
-    def _hand_out(self, results: list[Any], answer: Answer) -> list[Any]:
-        self._finished -= len(results)
-        self._nbytes -= answer.nbytes * len(results) / len(answer.outcomes)
-        self._given = results
-        self._given_at_first = len(results)
-        return results

@@ -118,6 +118,8 @@ class Ledger:
     def put(self, task: Task) -> None:
         """Give a task a new serial number, and send it."""
         self._number(task)
+        if not self._waiting and isinstance(task.keys, range) and send_orders(self._offers, [task.order()]):
+            return
         self._waiting.append(task)
         if not self.flush() and len(self._waiting) == 1:
             self.repack()
