@@ -6,7 +6,8 @@ such as a result on its way in a memory file; ``shared`` is the growth with all 
 what is mapped, and needs a machine on which nobody else uses any.
 
 Then the consumer takes the rest, 100,000 in all, as far as it gets in ten times the seconds asked for (a peer: once),
-and ``drift``, ``files`` and ``maps`` say what has come on top. Peers whose results pile up without bound get 400 items.
+the last of them slowly again, and ``drift``, ``files`` and ``maps`` say what has come on top. (While nobody naps each
+worker may have all that is in use.) Peers whose results pile up without bound get 400 items.
 """
 
 from __future__ import annotations
@@ -70,15 +71,17 @@ def measure(task: Task) -> dict[str, float]:
     length = LONG if bounded else SHORT
     base = _empty_handed(contender)
     dataset = Ready(length, SIZE)
-    slow_end = time.perf_counter() + task.seconds
-    end = slow_end + task.seconds * (10 if task.contender in peers.OURS else 1)
+    now = time.perf_counter()
+    slow_end, end = now + task.seconds, now + task.seconds * (10 if task.contender in peers.OURS else 1)
     stream = contender(dataset, WORKERS, WINDOW)
     items = iter(stream)
     held, number = (0, 0), 0
     early: tuple[int, int, int] | None = None
+    last = length - 2 * WINDOW
+    slow_again = last - int(task.seconds / NAP)
     for item in items:
-        first, last = dataset.ends(number)
-        if item.shape != (SIZE,) or float(item[0]) != first or float(item[-1]) != last:
+        first, final = dataset.ends(number)
+        if item.shape != (SIZE,) or float(item[0]) != first or float(item[-1]) != final:
             raise WrongResultError(f"item {number} is {item!r}")
         del item
         number += 1
@@ -90,7 +93,12 @@ def measure(task: Task) -> dict[str, float]:
                     raise MemoryError(f"{held[0] / 1e9:.1f} GB are held after {number} items")
                 if time.perf_counter() >= slow_end:
                     early = _sample()
-        elif time.perf_counter() >= end or number == length - 2 * WINDOW:
+        elif number > slow_again:
+            time.sleep(NAP)
+        elif time.perf_counter() >= end:
+            last = number + last - slow_again
+            slow_again = number
+        if number == last:
             break
     found = {"growth": (held[0] - base[0]) / 1e6, "shared": (held[1] - base[1]) / 1e6, "items": number}
     if early is not None and bounded:

@@ -20,8 +20,14 @@ __all__ = ["Arena", "Block"]
 
 #: Takes, and seconds, after which blocks that were needed by none of them are given up. To make and map one again costs
 #: as much as thirty copies into it.
-_PERIOD = 64
+_PERIOD = 8
 _SECONDS = 0.25
+
+#: A wait for a chunk, in times of what it takes to make a block, from which on there is time to make them anew.
+_SPARE = 20
+
+#: Bytes of a block that a result may leave unused where there is none of its own size, as a part of what it needs.
+_SLACK = 0.25
 
 
 #: The blocks of this process, where it is a worker.
@@ -59,6 +65,7 @@ class Arena:
         self._least_idle = 0
         self._takes = 0
         self._trimmed = time.monotonic()
+        self._making = 0.0  # seconds that it took to make the last one
         self._lent: dict[int, Block] = {}
         self._numbers = list(
             range(min(most, board.most_returns))
@@ -77,7 +84,7 @@ class Arena:
         self._receive_returns()
         while self._dropped_given:
             self.put_back(self._dropped_given.pop())
-        stack = self._idle.get(size)
+        stack = self._idle.get(size) or self._nearly(size)
         if stack:
             block = stack.pop()
             self._idle_count -= 1
@@ -88,6 +95,12 @@ class Arena:
             block = made
         self._trim()
         return block
+
+    def _nearly(self, size: int) -> list[Block] | None:
+        """Return the idle blocks that are larger by as little as possible."""
+        most = size * (1 + _SLACK)
+        fitting = [other for other, stack in self._idle.items() if size < other <= most and stack]
+        return self._idle[min(fitting)] if fitting else None
 
     def lend(self, block: Block) -> None:
         """Note that the caller has the block now."""
@@ -148,10 +161,12 @@ class Arena:
             self._drop(self._idle_count)  # of other sizes
             if self._bytes + size > self._budget or not self._numbers:
                 return None
+        began = time.perf_counter()
         try:
             block = Block(self._numbers[-1], Memory.new(size))
         except OSError:
             return None  # no memory, or no descriptor
+        self._making = time.perf_counter() - began
         self._numbers.pop()
         self._bytes += size
         return block
@@ -177,16 +192,26 @@ class Arena:
             yield word & 0xFFFFFFFF
 
     def _trim(self) -> None:
-        """Give up half of the blocks that were idle all through a period."""
+        """Give up half of the blocks that were idle all through a period, one at the least."""
         self._least_idle = min(self._least_idle, self._idle_count)
         self._takes += 1
         if self._takes >= _PERIOD:
             self._takes = 0
             now = time.monotonic()
             if now >= self._trimmed + _SECONDS:
-                self._drop(self._least_idle // 2)
+                self._drop(-(-self._least_idle // 2))
                 self._trimmed = now
                 self._least_idle = self._idle_count
+
+    def spare(self, waited: float) -> None:
+        """Give up all idle blocks if this worker had to wait so long for its last chunk that it can well make new ones.
+
+        Then the caller is the slow one, and what its window holds may be any worker's: without this, each would keep
+        as many blocks as the whole window has results.
+        """
+        if self._idle_count and waited > _SPARE * self._making:
+            with self._lock:
+                self._drop(self._idle_count)
 
     def _drop(self, count: int) -> None:
         for stack in self._idle.values():
@@ -217,6 +242,6 @@ os.register_at_fork(before=_before_fork)
 
 
 def _rounded(nbytes: int) -> int:
-    """Return the size of the block for a result: few sizes, so that one serves results of about the same size."""
-    step = max(4096, 1 << max(0, nbytes - 1).bit_length() >> 4)
+    """Return the size of the block for a result: so few sizes that one serves results of nearly the same size."""
+    step = max(4096, 1 << max(0, nbytes - 1).bit_length() >> 8)
     return max(1, -(-nbytes // step)) * step

@@ -233,6 +233,7 @@ class Crew:
             try:
                 if not self.ended:
                     self._busy = True
+                    self._give_back()  # first: who takes this chunk may need them for it
                     self._ledger.put(Task.of(run, ticket, keys))
                     self._answer_unsendable()
             finally:
@@ -255,8 +256,7 @@ class Crew:
                 self._refuse_to_nest()
                 self._users += 1
                 entered = True
-                for worker in self._staff:
-                    worker.shelf.give_back()
+                self._give_back()
             polled = False
             while True:
                 with self._lock:
@@ -293,6 +293,11 @@ class Crew:
                     self._let_go()
             if self._leaving:
                 self._settle()
+
+    def _give_back(self) -> None:
+        """Have the workers use again what is not in use here any more."""
+        for worker in self._staff:
+            worker.shelf.give_back()
 
     def _refuse_to_nest(self) -> None:
         """Keep a signal's handler out that asks for items in the midst of what this thread does with them."""

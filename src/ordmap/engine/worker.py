@@ -177,6 +177,7 @@ class _Worker:
         self._outbox = channel.Outbox(seat.results)
         self._pending: deque[Order] = deque()
         self._pending_since = 0.0
+        self._waited = 0.0  # seconds, for the last chunk
         self._bulletin = -1
         _stay()
 
@@ -210,6 +211,9 @@ class _Worker:
 
     def _take(self) -> None:
         """Wait for a message with tasks, and meanwhile send what is in the outbox."""
+        self._arena.spare(self._waited)
+        self._send_dropped()
+        began = time.perf_counter()
         while True:
             self._heed()
             if self._outbox.flush():
@@ -229,6 +233,7 @@ class _Worker:
             orders = self._with_inputs(orders, message, file)
         self._pending.extend(orders)
         self._pending_since = time.perf_counter()
+        self._waited = self._pending_since - began
 
     def _with_inputs(self, orders: list[Order], message: bytes, file: int) -> list[Order]:
         """Return the orders of a message whose inputs lie in a file; those that can't be had are answered."""
@@ -391,13 +396,16 @@ class _Worker:
 
     def _send_blocks(self, lent: Sequence[Block]) -> None:
         """Note that the caller has these blocks, and make those known to it that are new."""
-        while self._arena.dropped:  # before those that are new, which may have their numbers
-            self._outbox.put(NEWS.pack(DROPPED, self._arena.dropped.pop(0), 0.0, 0))
+        self._send_dropped()  # before those that are new, which may have their numbers
         for block in lent:
             self._arena.lend(block)
             if not block.sent:
                 block.sent = True
                 self._outbox.put(NEWS.pack(BLOCK, block.number, 0.0, block.size), block.memory.file, owned=False)
+
+    def _send_dropped(self) -> None:
+        while self._arena.dropped:
+            self._outbox.put(NEWS.pack(DROPPED, self._arena.dropped.pop(0), 0.0, 0))
 
     def _report_fault(self, run: int, error: BaseException) -> None:
         packed, _ = pack([Raised(error)])
