@@ -102,3 +102,23 @@ def script(tmp_path: Path):
         return path
 
     return write
+
+
+class Tally:
+    """A count that all processes see: a file that grows by a byte for each."""
+
+    def __init__(self, path):
+        self.path = path
+        path.touch()
+
+    def add(self, byte=b"."):
+        with self.path.open("ab") as file:
+            file.write(byte)
+
+    def __int__(self):
+        return self.path.stat().st_size
+
+
+@pytest.fixture
+def tally(tmp_path: Path) -> Tally:
+    return Tally(tmp_path / "tally")

@@ -23,7 +23,7 @@ from ordmap.engine import available, blocks
 from ordmap.engine.blocks import Arena
 from ordmap.engine.board import Board
 from ordmap.outcome import opened
-from test_engine import Items, children, files, nothing_left, tally, until  # noqa: F401
+from test_engine import Items, children, files, nothing_left, until  # noqa: F401
 
 pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
 

@@ -8,7 +8,7 @@ import pytest
 
 from ordmap import ordered_imap
 from ordmap.pace import Budget
-from test_engine import Items, Tally, nothing_left, until  # noqa: F401
+from test_engine import Items, nothing_left, until  # noqa: F401
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,7 @@ def test_results_are_those_of_map(backend, budget, chunksize):
     assert got == [items[i] for i in range(150)]
 
 
-def test_the_budget_is_kept_and_used(tmp_path):
-    tally = Tally(tmp_path / "tally")
-
+def test_the_budget_is_kept_and_used(tally):
     def item(i):
         tally.add()
         return bytes(100_000)

@@ -97,26 +97,6 @@ class Items:
         return self.function(index)
 
 
-class Tally:
-    """A count that all processes see: a file that grows by a byte for each."""
-
-    def __init__(self, path):
-        self.path = path
-        path.touch()
-
-    def add(self, byte=b"."):
-        with self.path.open("ab") as file:
-            file.write(byte)
-
-    def __int__(self):
-        return self.path.stat().st_size
-
-
-@pytest.fixture
-def tally(tmp_path):
-    return Tally(tmp_path / "tally")
-
-
 def program(text, *arguments, **options):
     """Run a script to its end, for what must not happen in the process of the tests."""
     return subprocess.run(
