@@ -14,7 +14,7 @@ SOURCE = Path(ordmap.__file__).parent
 
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
-    {"errors", "cores", "dataset", "placing"},
+    {"errors", "cores", "dataset", "placing", "interrupts"},
     {"outcome", "pace", "indices"},
     {"backends.promises"},
     {"backends"},

@@ -254,6 +254,20 @@ def test_arrays_made_in_place_are_not_copied():
         assert lent <= 4
 
 
+def test_arrays_made_in_place_and_kept_are_copied_to_blocks_of_nearly_their_size():
+    kept = []
+
+    def item(i):
+        if i < 20:
+            return np.full(1_200_000, i, "u1")
+        kept[:] = [ordmap.empty(1_100_000, "u1")]
+        kept[0][:] = i
+        return kept[0]
+
+    for i, x in enumerate(ordered_imap(Items(40, item), 1, 4, chunksize=1)):
+        assert (x == i).all()
+
+
 def test_arrays_made_in_place_and_kept_by_the_dataset_are_copied():
     kept = []
 
@@ -602,8 +616,13 @@ def test_memory_that_an_interrupt_keeps_from_being_made_closes_its_file_once(mon
     monkeypatch.setattr(memory, "_map", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         memory.Memory.new(4096)
+    monkeypatch.undo()
+    monkeypatch.setattr(memory._mapped, "add", lambda made: (memory.Weak.add(memory._mapped, made), interrupted()))
+    with pytest.raises(KeyboardInterrupt) as caught_later:
+        memory.Memory.new(4096)
+    assert all(made.file < 0 for made in memory._mapped)  # nothing is done with a number that may be another's
     memory.close_lost(os.getpid())
     with Path(os.devnull).open() as other:  # may have the same number
-        del caught
+        del caught, caught_later
         gc.collect()
         assert os.fstat(other.fileno())

@@ -35,9 +35,9 @@ from ordmap import (
 )
 from ordmap.engine import available, channel
 from ordmap.engine.board import Board
-from ordmap.engine.ending import uninterrupted
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.message import Order, packed_orders, unpacked_orders
+from ordmap.interrupts import uninterrupted
 
 pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
 
@@ -154,6 +154,24 @@ def test_items_fail_one_by_one():
 def test_a_failing_initializer_is_said():
     with pytest.raises(WorkerDiedError, match="initializer failed.*1/0|initializer failed.*division"):
         list(ordered_imap(range(4), backend=Processes(2, initializer=lambda: 1 / 0)))
+
+
+def test_each_run_is_told_of_the_pool_s_failure_with_its_own_index():
+    def fail():
+        go_on.acquire()
+        raise ValueError("not today")
+
+    go_on = multiprocessing.get_context("fork").Semaphore(0)
+    with Processes(1, initializer=fail) as pool:
+        runs = [ordered_imap(range(50), backend=pool), ordered_imap(range(50), backend=pool, indices=range(20, 50))]
+        for run in runs:
+            run.start()
+        go_on.release()
+        for run, index in zip(runs, (0, 20)):
+            with pytest.raises(WorkerDiedError, match="not today") as caught:
+                next(run)
+            assert caught.value.index == index
+            assert type(caught.value.__cause__) is ValueError
 
 
 def test_a_deadly_initializer_is_said():

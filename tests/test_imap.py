@@ -15,7 +15,7 @@ import pytest
 
 import ordmap
 import ordmap.testing
-from ordmap import FromExecutor, Processes, Serial, Spawn, Threads, ordered_imap, ordered_map
+from ordmap import FromExecutor, Processes, RemoteError, Serial, Spawn, Threads, ordered_imap, ordered_map
 from ordmap.cores import usable_cores
 
 
@@ -467,3 +467,25 @@ def test_an_interrupt_that_comes_while_garbage_is_collected_is_not_lost(monkeypa
         gc.callbacks[:] = callbacks  # those of other libraries are Python functions
     assert len(interrupts) > 300
     assert not lost
+
+
+class Unhashable(type):
+    def __eq__(cls, other):
+        return cls is other
+
+
+class Odd(metaclass=Unhashable):
+    pass
+
+
+@pytest.mark.parametrize("backend", ["serial", "threads", "processes"])
+def test_a_result_whose_class_has_no_hash_costs_no_other_item(backend):
+    results = ordered_map(lambda i: Odd() if i == 1 else i, range(3), workers=1 if backend != "serial" else None,
+                          backend=backend)  # fmt: skip
+    assert next(results) == 0
+    if backend == "processes":  # pickle can't have it either
+        with pytest.raises(RemoteError, match="can't be pickled"):
+            next(results)
+    else:
+        assert type(next(results)) is Odd
+    assert list(results) == [2]

@@ -159,3 +159,16 @@ def test_a_script_needs_no_guard_and_its_classes_come_back(tmp_path):
     done = subprocess.run([sys.executable, script, "a", "b"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "run\nend\n"
+
+
+class Unreadable(Items):
+    def __reduce__(self):
+        return int, ("not a number",)
+
+
+def test_a_static_dataset_that_can_t_be_rebuilt_fails_each_time():
+    with Spawn(1, static_dataset=True) as pool:
+        dataset = Unreadable(10, None)
+        for _ in range(2):
+            with pytest.raises(RemoteError, match="can't be rebuilt"):
+                next(ordered_imap(dataset, backend=pool))

@@ -1,7 +1,7 @@
 """How a run ends whose iterator nobody holds any more, wherever that comes about.
 
 The end of an object runs code in the midst of other code: in the garbage collector, in any thread, with any lock held.
-And what it raises Python ignores, be it Ctrl-C.
+And what is raised there Python ignores, be it Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import contextlib
 import gc
 import os
 import signal
-import sys
 import threading
-import time
 import weakref
 from collections import OrderedDict
 from types import FrameType
 
 from ordmap.backends import Run
+from ordmap.interrupts import postponed, send_later
 
 __all__ = ["close_dropped", "close_run"]
 
@@ -37,24 +36,17 @@ def close_run(run: Run, process: int) -> None:
 
 
 def close_dropped(run: Run, process: int) -> None:
-    """Close the run of an iterator that nobody holds any more; what is raised here Python ignores."""
+    """Close the run of an iterator that nobody holds any more. Signals that come meanwhile are handled afterwards."""
     try:
-        close_run(run, process)
-    except KeyboardInterrupt:
-        with contextlib.suppress(RuntimeError):
-            _thread.start_new_thread(_interrupt_again, (run,))
-
-
-def _interrupt_again(run: Run) -> None:
-    """Close what an interrupt has left, and send it again once the main thread is where it can be raised."""
-    run.close()
-    main = threading.main_thread().ident or 0
-    while _is_dropping(sys._current_frames().get(main)):
-        time.sleep(0.001)
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(main, signal.SIGINT)
-    else:
-        _thread.interrupt_main()
+        with postponed(_is_dropping):
+            close_run(run, process)
+    except BaseException as error:  # of a handler that was called at the very edge of this
+        with contextlib.suppress(RuntimeError):  # the program ends
+            _thread.start_new_thread(run.close, ())
+            if isinstance(error, KeyboardInterrupt):
+                _thread.start_new_thread(send_later, ([signal.SIGINT], _is_dropping))
+                return
+        raise
 
 
 def _is_dropping(frame: FrameType | None) -> bool:

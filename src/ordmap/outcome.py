@@ -178,7 +178,10 @@ class PackedError(NamedTuple):
 
 def are_atoms(values: Iterable[object]) -> bool:
     """Whether all these are plain numbers, strings and the like, which any channel can carry."""
-    return _ATOMS.issuperset(map(type, values))
+    try:
+        return _ATOMS.issuperset(map(type, values))
+    except TypeError:  # a class that has no hash
+        return False
 
 
 def pack(outcomes: list[Any]) -> tuple[list[Any], int]:
@@ -208,7 +211,10 @@ def pack_unpicklable(result: object, error: BaseException) -> PackedError:
 
 def are_plain(outcomes: Iterable[object]) -> bool:
     """Whether all these are results as they are, with nothing to open or raise among them."""
-    return _WRAPPED.isdisjoint(map(type, outcomes))
+    try:
+        return _WRAPPED.isdisjoint(map(type, outcomes))
+    except TypeError:  # a class that has no hash
+        return False
 
 
 def opened(outcome: Any) -> Any:

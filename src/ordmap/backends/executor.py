@@ -168,11 +168,10 @@ class ExecutorRun:
         self._done.put(None)
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._cancel(self._sent.values())
-            self._done.put(OrdmapError(POOL_CLOSED))
-            self._tell_closed(self)
+        self._open = False
+        self._cancel(self._sent.values())
+        self._done.put(OrdmapError(POOL_CLOSED))
+        self._tell_closed(self)
 
     def _send_waiting(self) -> None:
         """Send what may go by now."""

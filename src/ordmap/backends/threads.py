@@ -169,7 +169,6 @@ class _ThreadsRun:
         self._answers.put(None)
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._answers.put(OrdmapError(POOL_CLOSED))
-            self._tell_closed(self)
+        self._open = False
+        self._answers.put(OrdmapError(POOL_CLOSED))
+        self._tell_closed(self)

@@ -12,12 +12,12 @@ from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Pool
 from ordmap.backends.promises import row, weaker
-from ordmap.engine.ending import uninterrupted
 from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
 from ordmap.engine.run import EngineRun
 from ordmap.errors import BackendUnavailableError
+from ordmap.interrupts import uninterrupted
 
 __all__ = ["Processes", "Spawn"]
 
@@ -110,9 +110,11 @@ class Processes(Pool):
     def _over(self, run: EngineRun) -> None:
         with self._lock:
             crew = run.crew
-            if crew is not self._crew and not crew.runs:
-                crew.end()
-            self._closed(run)
+            try:
+                if crew is not self._crew and not crew.runs:
+                    crew.end()
+            finally:
+                self._closed(run)
 
     def _retire(self) -> None:
         """Leave the present crew to the runs that use it."""

@@ -209,8 +209,9 @@ class Arena:
         Then the caller is the slow one, and what its window holds may be any worker's: without this, each would keep
         as many blocks as the whole window has results.
         """
-        if self._idle_count and waited > _SPARE * self._making:
+        if self._bytes and waited > _SPARE * self._making:
             with self._lock:
+                self._receive_returns()
                 self._drop(self._idle_count)
 
     def _drop(self, count: int) -> None:

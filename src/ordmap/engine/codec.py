@@ -130,7 +130,7 @@ def _separated(sent: Placed, own: list[Block], arena: Arena, lent: list[Block], 
                 arena.put_back(taken)
             del lent[before:]
             return pack([Raised(MemoryError("there is no memory for a copy of this result"))])[0][0]
-        copy.view[:] = block.view
+        copy.view[: block.size] = block.view  # it may be a little larger
         lent.append(copy)
         parts = [(copy.number, *part[1:]) if part[0] == block.number else part for part in parts]
     return data, parts

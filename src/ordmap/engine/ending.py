@@ -10,17 +10,14 @@ import contextlib
 import os
 import select
 import signal
-import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ordmap.engine.staff import Worker
 
-__all__ = ["end_workers", "has_ended", "reap", "said", "uninterrupted"]
-
-_ALL_SIGNALS = signal.valid_signals()
+__all__ = ["end_workers", "has_ended", "reap", "said"]
 
 #: Seconds that a worker with nothing in hand has to leave by itself, which includes its finalizers.
 _LEAVE = 1.0
@@ -30,76 +27,6 @@ _GRACE = 0.1
 
 #: Seconds after which not even SIGKILL is waited for any longer: the kernel itself is stuck in a system call.
 _GIVE_UP = 5.0
-
-
-class uninterrupted:  # noqa: N801  used as a function is
-    """Have signals wait: an exception that a handler raises, Ctrl-C above all, must not leave a worker behind.
-
-    To block them is not enough. Another thread, which doesn't, may receive one, and Python then runs the handler in the
-    main thread, wherever that is: so there the handlers wait, too. Inside another of these one has nothing to do.
-    """
-
-    _outermost: ClassVar[uninterrupted | None] = None
-
-    def __init__(self) -> None:
-        self._handlers: dict[int, Any] = {}
-        self._arrived: list[int] = []
-        self._mask: set[int] | None = None  # before this one; `None`: it is inside another
-
-    def __enter__(self) -> None:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and uninterrupted._outermost is not None:
-            return
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
-        if not in_main_thread:
-            return
-        try:
-            for number in _ALL_SIGNALS:
-                handler = signal.getsignal(number)
-                if callable(handler):
-                    self._handlers[number] = handler
-                    signal.signal(number, self._note)
-        except BaseException:  # of a handler that was not replaced yet
-            self._restore()
-            raise
-        uninterrupted._outermost = self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._mask is None:
-            return
-        if uninterrupted._outermost is self:
-            uninterrupted._outermost = None
-        self._restore()
-        for number in self._arrived:
-            signal.raise_signal(number)
-
-    def _note(self, number: int, _: object) -> None:
-        self._arrived.append(number)
-
-    def _restore(self) -> None:
-        error: BaseException | None = None
-        rest = list(self._handlers)
-        while rest:
-            try:
-                signal.signal(rest[-1], self._handlers[rest[-1]])
-                rest.pop()
-            except BaseException as raised:  # of a handler that is back already
-                error = raised
-        if self._mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        if error is not None:
-            raise error
-
-    @classmethod
-    def restore_in_child(cls) -> None:
-        """Have this process, which was forked in the meantime, begin with the handlers that the caller had before."""
-        outermost, cls._outermost = cls._outermost, None
-        if outermost is not None:
-            for number, handler in outermost._handlers.items():
-                signal.signal(number, handler)
-
-
-os.register_at_fork(after_in_child=uninterrupted.restore_in_child)
 
 
 def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:

@@ -44,6 +44,11 @@ class Jobs:
         forgotten, self._kept = self._kept, (job, number)
         return forgotten[1] if forgotten is not None else None
 
+    def drop_kept(self, number: int) -> None:
+        """Keep a job no longer than its runs, if it is the one that is kept: a worker could not have it."""
+        if self._kept is not None and self._kept[1] == number:
+            self._kept = None
+
     def kept(self, job: Job) -> int | None:
         """Return the number of a job if it is the one that is kept."""
         if self._kept is None:

@@ -57,7 +57,11 @@ def close_lost(pid: int) -> None:
     They got lost when a signal's handler raised right after a message was received.
     """
     owned = {memory.file for memory in _mapped}
-    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208  pathlib takes longer to import than the engine
+    try:
+        entries = os.listdir("/proc/self/fd")  # noqa: PTH208  pathlib takes longer to import than the engine
+    except OSError:
+        return  # this system doesn't say
+    for entry in entries:
         try:
             target = os.readlink(f"/proc/self/fd/{entry}")  # noqa: PTH115
         except OSError:
@@ -109,6 +113,7 @@ class Memory:
             self.file = file
             _mapped.add(self)
         except BaseException:
+            self.file = -1
             self._owner.close()  # at once: a traceback may hold this object for long
             raise
 
@@ -183,14 +188,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep up to 64 MB of what it frees, for what it does next.
+    """Have this process keep about 64 MB of what it frees, for what it does next.
 
     By itself glibc gives large buffers back to the system as soon as they are freed, and a worker gets them anew, page
     by page, for each item: a third of its time where JPEGs are decoded. Settings of the user's own are left alone.
     """
     own = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
-    if hasattr(_libc, "mallopt") and not any(name in os.environ for name in own):
-        _libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    if not hasattr(_libc, "mallopt") or any(name in os.environ for name in own):
+        return
+    # On 32 bits the first is refused; the second alone would have glibc adapt neither any more.
+    if _libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20):
         _libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import errno
 import os
 import pickle
@@ -30,7 +31,7 @@ from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, initializer_failed
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
-from ordmap.engine.ending import end_workers, has_ended, reap, said, uninterrupted
+from ordmap.engine.ending import end_workers, has_ended, reap, said
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, free_memory
@@ -40,6 +41,7 @@ from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
 from ordmap.engine.staff import Staff, Worker
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError, WorkerDiedError
+from ordmap.interrupts import uninterrupted
 from ordmap.outcome import Answer, Raised, one_line, opened
 
 __all__ = ["Crew", "Launch"]
@@ -181,9 +183,12 @@ class Crew:
         """
         self._leaving.append(run)
         self._settle()
+        if self._leaving:  # whoever has the lock may never look
+            with contextlib.suppress(RuntimeError):  # the program ends, and the crew with it
+                threading.Thread(target=self._settle, args=(-1,), name="ordmap-close", daemon=True).start()
 
-    def _settle(self) -> None:
-        while self._leaving and self._lock.acquire(timeout=_PATIENCE):
+    def _settle(self, patience: float = _PATIENCE) -> None:
+        while self._leaving and self._lock.acquire(timeout=patience):
             try:
                 run = self._leaving.popleft() if self._leaving else None
                 if run is not None:
@@ -200,9 +205,13 @@ class Crew:
                 return
             self.runs.discard(run)
             if not self.ended:
-                self._note_strays(run)
-                self._forget_job(run.number)
-                self._ledger.strike_run(run)
+                busy, self._busy = self._busy, True
+                try:
+                    self._note_strays(run)
+                    self._forget_job(run.number)
+                    self._ledger.strike_run(run)
+                finally:
+                    self._busy = busy
 
     def _note_strays(self, run: EngineRun) -> None:
         """Note which workers are in an item that nobody waits for any more."""
@@ -227,6 +236,7 @@ class Crew:
 
     def submit(self, run: EngineRun, ticket: int, keys: Sequence[Any]) -> None:
         """Have a chunk computed."""
+        task = Task.of(run, ticket, keys)
         with self._lock:
             self._refuse_to_nest()
             self._users += 1
@@ -234,7 +244,7 @@ class Crew:
                 if not self.ended:
                     self._busy = True
                     self._give_back()  # first: who takes this chunk may need them for it
-                    self._ledger.put(Task.of(run, ticket, keys))
+                    self._ledger.put(task)
                     self._answer_unsendable()
             finally:
                 self._busy = False
@@ -326,7 +336,7 @@ class Crew:
             if run.fault is not None:
                 raise run.fault
             if self._fault is not None:
-                raise self._fault
+                raise _copied(self._fault)
         return answers
 
     def wake(self) -> None:
@@ -420,6 +430,7 @@ class Crew:
         if not number:
             self._fault = initializer_failed(raised.error, worker.name)
             return
+        self.jobs.drop_kept(number)
         for run in self.runs:
             if run.number == number:
                 run.fault = RemoteError(
@@ -440,7 +451,8 @@ class Crew:
         """Take note of a death: what the worker sent counts, what it had is done again, another takes its place."""
         self._receive(worker)
         with uninterrupted():
-            self._replace(worker)
+            if not self.ended:  # by a signal handler, meanwhile
+                self._replace(worker)
 
     def _replace(self, worker: Worker) -> None:
         code = reap(worker)
@@ -534,6 +546,13 @@ class Crew:
         for pid in pids:
             close_lost(pid)
         self._ledger.clear()
+
+
+def _copied(fault: OrdmapError) -> OrdmapError:
+    """Return the same error for one run of several, which adds its index to it."""
+    copied = copy.copy(fault)
+    copied.__cause__ = fault.__cause__
+    return copied
 
 
 def _outcomes(worker: Worker, kind: int, data: bytes, file: int | None) -> tuple[list[Any], bool]:

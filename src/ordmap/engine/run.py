@@ -61,9 +61,9 @@ class EngineRun:
         self.crew.wake()
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self.crew.close_run(self)
+        """End it. Any number of times: what an exception of a signal's handler cuts short the next one ends."""
+        self.closed = True
+        self.crew.close_run(self)
 
     def end(self) -> None:
         """Let go of everything; called by the crew, once the run has left it."""

@@ -52,8 +52,8 @@ from ordmap.outcome import Raised, pack
 
 __all__ = ["Held", "Seat", "leashed", "work"]
 
-#: Exact types that the answer's own pickle carries as they are.
-_PLAIN = frozenset({bool, int, float, complex, type(None)})
+#: Exact types that the answer's own pickle carries as they are, by identity: a user's class may have no hash.
+_PLAIN = frozenset(map(id, (bool, int, float, complex, type(None))))
 
 #: In how many messages a worker offers what it took and can't do soon.
 _OFFERS = 16
@@ -322,7 +322,7 @@ class _Worker:
 
     def _serve(self, order: Order) -> None:
         """Compute the items of a chunk, and answer."""
-        row, words = self._row, self._words
+        row = self._row
         row[1] = TAKEN
         row[0] = order.serial
         job = self._job(order)
@@ -350,7 +350,7 @@ class _Worker:
                 result = Raised(error)
             if _forked:
                 os._exit(0)  # the item forked, and this is its child, which nobody told to end
-            if type(result) not in _PLAIN:
+            if id(type(result)) not in _PLAIN:
                 kind = ANSWER
                 box = [result]
                 result = None  # from here on the box alone holds it
@@ -362,12 +362,11 @@ class _Worker:
             look_up = clock() + _LOOK
             if look_up >= give_up:
                 break
-            if words[0] != self._bulletin:
-                self._heed()
-                if order.run not in self._jobs:
-                    self._take_back(lent)
-                    row[0] = 0
-                    return
+            self._heed()
+            if order.run not in self._jobs:
+                self._take_back(lent)
+                row[0] = 0
+                return
         del result  # an idle worker keeps no result alive
         elapsed = clock() - began
         head = NEWS.pack(kind, order.serial, elapsed, nbytes + 32 * len(outcomes))

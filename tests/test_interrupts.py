@@ -1,0 +1,181 @@
+"""Signals whose handlers raise, or use ordmap, at the worst of instants: nothing is lost, nothing stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from ordmap import OrdmapError, Processes, ordered_imap
+from ordmap.engine import available, ledger
+from ordmap.engine.pool import Crew
+from ordmap.interrupts import uninterrupted
+from test_engine import Items, children, nothing_left, until  # noqa: F401
+
+pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
+
+
+class Interrupt(BaseException):
+    pass
+
+
+def interrupt(*_):
+    raise Interrupt
+
+
+@contextlib.contextmanager
+def handling(**handlers):
+    """Have handlers for signals: ``SIGUSR1=function``."""
+    before = {name: signal.signal(getattr(signal, name), handler) for name, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+@contextlib.contextmanager
+def signalled(when):
+    """Have SIGUSR1 arrive at the first call for which ``when(frame, event, argument)`` is true."""
+
+    def profile(frame, event, argument):
+        if when(frame, event, argument):
+            sys.setprofile(None)
+            came.append(True)
+            signal.raise_signal(signal.SIGUSR1)
+
+    came = []
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        assert came, "it did not arrive"
+
+
+def at(function, caller=None):
+    """Return what is true when a function is called (by another)."""
+
+    def when(frame, event, _):
+        called = event == "call" and frame.f_code is function.__code__
+        return called and (caller is None or frame.f_back.f_code is caller.__code__)
+
+    return when
+
+
+@pytest.mark.parametrize("way", ["close", "drop"])
+@pytest.mark.parametrize("instant", [Crew.close_run, Crew._settle, Crew._leave, Crew.end])
+def test_a_close_that_is_cut_short_is_finished(way, instant):
+    results = ordered_imap(range(1000), 2, backend="processes")
+    next(results)
+    assert children()
+    with handling(SIGUSR1=interrupt):
+        if way == "close":
+            with pytest.raises(Interrupt), signalled(at(instant)):
+                results.close()
+            del results
+        else:
+            with pytest.raises(Interrupt), signalled(at(instant)):
+                del results
+                time.sleep(20)  # the handler runs once its exception can be heard
+    assert not children()
+
+
+def test_a_handler_that_closes_the_iterator_while_a_dead_worker_is_buried():
+    results = ordered_imap(Items(50, lambda i: i if i != 5 else os._exit(3)), 1, 4, chunksize=1)
+    assert next(results) == 0
+    with handling(SIGUSR1=lambda *_: results.close()), signalled(at(Crew._receive, Crew._bury)):
+        assert set(results) <= {1, 2, 3, 4}
+    assert not children()
+
+
+def test_a_handler_that_asks_a_pool_while_another_run_of_it_is_closed_is_refused():
+    def sorts(frame, event, argument):
+        inside = frame.f_code is ledger.Ledger._take_back.__code__
+        return event == "c_call" and inside and argument.__name__ == "sort"
+
+    def item(i):
+        time.sleep(0.01)
+        return i
+
+    with Processes(1) as pool:
+        one = ordered_imap(Items(100, item), backend=pool, prefetch=4, chunksize=1)
+        other = ordered_imap(Items(100, item), backend=pool, prefetch=8, chunksize=1)
+        assert (next(one), next(other)) == (0, 0)
+        with (
+            handling(SIGUSR1=lambda *_: [next(other) for _ in range(8)]),
+            pytest.raises(OrdmapError, match="a signal handler has asked a pool for items"),
+            signalled(sorts),
+        ):
+            one.close()
+        one.close()
+
+
+@pytest.mark.parametrize("raised", [SystemExit, TimeoutError, KeyboardInterrupt])
+def test_what_a_handler_raises_while_a_dropped_iterator_s_workers_end_is_raised_once(raised):
+    def item(i):
+        if i:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so that it takes a while
+            time.sleep(600)
+        return i
+
+    def handler(*_):
+        called.append(True)
+        raise raised
+
+    called = []
+    results = ordered_imap(Items(10, item), 1, 3, chunksize=1)
+    assert next(results) == 0
+    sender = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+    with handling(SIGUSR1=handler), pytest.raises(raised):
+        sender.start()
+        del results
+        time.sleep(20)
+    sender.join()
+    assert called == [True]
+
+
+def test_two_signals_that_arrive_while_handlers_wait_are_both_handled():
+    called = []
+
+    def handler(number, _):
+        called.append(number)
+        raise Interrupt
+
+    with handling(SIGUSR1=handler, SIGUSR2=handler):
+        with pytest.raises(Interrupt) as caught, uninterrupted():
+            # As where another thread receives them: Python calls the main thread's handlers all the same.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1, signal.SIGUSR2})
+            signal.raise_signal(signal.SIGUSR1)
+            signal.raise_signal(signal.SIGUSR2)
+            assert not called
+    assert called == [signal.SIGUSR1, signal.SIGUSR2]
+    assert type(caught.value.__context__) is Interrupt
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_run_that_is_closed_while_another_thread_has_the_pool_for_long():
+    class Slow(Items):
+        def __reduce__(self):
+            arrived.set()
+            go_on.wait(20)
+            raise TypeError("it can't be pickled: others must inherit it")
+
+    arrived, go_on = threading.Event(), threading.Event()
+    with Processes(1) as pool:
+        one = ordered_imap(range(100), backend=pool, prefetch=2)
+        assert next(one) == 0
+        before = children()
+        slow = Slow(20, lambda i: i)
+        other = threading.Thread(target=lambda: list(ordered_imap(slow, backend=pool)))
+        other.start()
+        assert arrived.wait(20)
+        del one  # waits for a while, and leaves the rest to a thread
+        go_on.set()
+        other.join()
+        until(lambda: not before & children())
