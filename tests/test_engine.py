@@ -1007,7 +1007,8 @@ def test_a_program_started_by_an_item_gets_ctrl_c():
                 sys.executable,
                 "-c",
                 "import signal, sys, time\nprint(signal.getsignal(2) is signal.default_int_handler,"
-                "2 in signal.pthread_sigmask(0, []), flush=True)\ntime.sleep(600)",
+                "2 in signal.pthread_sigmask(0, []), flush=True)\n"
+                "while True: time.sleep(0.01)",  # Python may miss a signal right before a sleep until that is over
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -82,7 +82,7 @@ def test_a_close_that_is_cut_short_is_finished(way, instant):
         else:
             with pytest.raises(Interrupt), signalled(at(instant)):
                 del results
-                time.sleep(20)  # the handler runs once its exception can be heard
+                until(lambda: False)  # the handler runs once its exception can be heard
     assert not children()
 
 
@@ -135,7 +135,7 @@ def test_what_a_handler_raises_while_a_dropped_iterator_s_workers_end_is_raised_
     with handling(SIGUSR1=handler), pytest.raises(raised):
         sender.start()
         del results
-        time.sleep(20)
+        until(lambda: False)
     sender.join()
     assert called == [True]
 
