@@ -18,7 +18,7 @@ import pytest
 np = pytest.importorskip("numpy")
 
 import ordmap
-from ordmap import Processes, ordered_imap, ordered_map
+from ordmap import Processes, Spawn, ordered_imap, ordered_map
 from ordmap.engine import available, blocks
 from ordmap.engine.blocks import Arena
 from ordmap.engine.board import Board
@@ -312,6 +312,38 @@ def test_kept_results_stay_below_the_bound_on_mappings(monkeypatch):
     kept = [list(ordered_imap(Items(150, array), 2, 8)) for _ in range(3)]
     assert mappings() <= 60
     assert all((x == i).all() for loop in kept for i, x in enumerate(loop))
+
+
+@pytest.mark.parametrize(
+    ("pool", "limit"),
+    [(Processes, resource.RLIMIT_AS)]
+    + [(pool, limit) for pool in (Processes, Spawn) for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)],
+)
+def test_a_limit_of_the_system_costs_items_at_most(limit, pool):
+    """What the worker may not have: files of 100 KB, 8 MB of memory more, a descriptor more than it begins with."""
+
+    def restrict():
+        np.zeros(1)  # imported before
+        most = {
+            resource.RLIMIT_FSIZE: 100_000,
+            resource.RLIMIT_AS: 4096 * int(Path("/proc/self/statm").read_text().split()[0]) + 8_000_000,
+            resource.RLIMIT_NOFILE: len(os.listdir("/proc/self/fd")),
+        }[limit]
+        resource.setrlimit(limit, (most, most))
+
+    got, errors = [], []
+    with pool(1, initializer=restrict) as workers:
+        items = Items(40, lambda i: np.full(500_000 if i < 30 else 100, i, "u1"))
+        results = ordered_imap(items, backend=workers, chunksize=1)
+        for i in range(40):
+            try:
+                got.append(next(results))
+            except (OSError, MemoryError) as error:
+                errors.append(str(error))
+            else:
+                assert (got[-1] == i).all()
+    assert len(got) + len(errors) == 40
+    assert len(got) >= 10  # those that are small
 
 
 def test_a_copy_for_which_there_is_no_memory_costs_its_item_and_no_block(monkeypatch):

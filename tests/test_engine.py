@@ -317,33 +317,30 @@ def test_workers_are_killed_at_random_from_outside():
         assert got == [(i, "x" * (i % 3000)) for i in range(4000)]
 
 
-@pytest.mark.parametrize("moment", ["before the note", "before the take"])
+@pytest.mark.parametrize("moment", ["received", "about to be noted", "noted"])
 def test_a_worker_killed_between_taking_a_task_and_noting_it(moment, monkeypatch, tmp_path):
-    from ordmap.engine import board
-
-    once = tmp_path / "once"
-    real = board.Board.take
-
-    def take(self, serial, worker):
-        if serial == 7 and not once.exists():
+    def die_once():
+        if not once.exists():
             once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        real(self, serial, worker)
 
-    received = channel.receive
+    def take(self, serial, worker):
+        if serial == 7 and moment == "about to be noted":
+            die_once()
+        note(self, serial, worker)
+        if serial == 7 and moment == "noted":
+            die_once()
 
     def receive(end, *, wait):
         got = received(end, wait=wait)
-        if wait and got and got[0] and not once.exists() and os.getpid() != parent:
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if wait and got and got[0] and os.getpid() != caller and moment == "received":
+            die_once()
         return got
 
-    parent = os.getpid()
-    if moment == "before the note":
-        monkeypatch.setattr(board.Board, "take", take)
-    else:
-        monkeypatch.setattr(channel, "receive", receive)
+    caller, once = os.getpid(), tmp_path / "once"
+    note, received = Board.take, channel.receive
+    monkeypatch.setattr(Board, "take", take)
+    monkeypatch.setattr(channel, "receive", receive)
     assert list(ordered_imap(range(30), 2, 12, chunksize=2)) == list(range(30))
     assert once.exists()
 
