@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import errno
 import faulthandler
 import gc
@@ -156,7 +157,10 @@ def test_a_failing_initializer_is_said():
         list(ordered_imap(range(4), backend=Processes(2, initializer=lambda: 1 / 0)))
 
 
-def test_each_run_is_told_of_the_pool_s_failure_with_its_own_index():
+def test_each_run_is_told_of_the_pool_s_failure_with_its_own_index(monkeypatch):
+    # As tblib does it, which Dask brings along: a copy then has the very attributes of the original.
+    monkeypatch.setitem(copyreg.dispatch_table, WorkerDiedError, lambda error: (lambda: error, ()))
+
     def fail():
         go_on.acquire()
         raise ValueError("not today")

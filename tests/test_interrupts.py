@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
+import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ordmap import OrdmapError, Processes, ordered_imap
-from ordmap.engine import available, ledger
+from ordmap import FromExecutor, Processes, ordered_imap
+from ordmap.backends.executor import ExecutorRun
+from ordmap.engine import available, channel, ledger, message
 from ordmap.engine.pool import Crew
-from ordmap.interrupts import uninterrupted
+from ordmap.interrupts import postponed, uninterrupted
+from ordmap.window import Window
 from test_engine import Items, children, nothing_left, until  # noqa: F401
 
 pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
@@ -94,7 +99,7 @@ def test_a_handler_that_closes_the_iterator_while_a_dead_worker_is_buried():
     assert not children()
 
 
-def test_a_handler_that_asks_a_pool_while_another_run_of_it_is_closed_is_refused():
+def test_a_handler_that_asks_a_pool_while_another_run_of_it_is_closed_waits_for_that():
     def sorts(frame, event, argument):
         inside = frame.f_code is ledger.Ledger._take_back.__code__
         return event == "c_call" and inside and argument.__name__ == "sort"
@@ -107,13 +112,136 @@ def test_a_handler_that_asks_a_pool_while_another_run_of_it_is_closed_is_refused
         one = ordered_imap(Items(100, item), backend=pool, prefetch=4, chunksize=1)
         other = ordered_imap(Items(100, item), backend=pool, prefetch=8, chunksize=1)
         assert (next(one), next(other)) == (0, 0)
-        with (
-            handling(SIGUSR1=lambda *_: [next(other) for _ in range(8)]),
-            pytest.raises(OrdmapError, match="a signal handler has asked a pool for items"),
-            signalled(sorts),
-        ):
+        got = []
+        with handling(SIGUSR1=lambda *_: got.extend(next(other) for _ in range(8))), signalled(sorts):
             one.close()
-        one.close()
+        assert got == list(range(1, 9))
+
+
+def test_a_handler_that_raises_while_another_run_of_the_pool_is_closed_costs_that_nothing():
+    def received(frame, event, result):
+        inside = frame.f_code is channel.receive.__code__ and frame.f_back.f_code is ledger.Ledger._take_back.__code__
+        return event == "return" and inside and result is not None
+
+    def item(i):
+        time.sleep(0.01)
+        return i
+
+    with Processes(1) as pool:
+        one = ordered_imap(Items(100, item), backend=pool, prefetch=4, chunksize=1)
+        other = ordered_imap(Items(20, item), backend=pool, prefetch=4, chunksize=1)
+        assert (next(one), next(other)) == (0, 0)
+        with handling(SIGUSR1=interrupt), pytest.raises(Interrupt), signalled(received):
+            one.close()
+        assert list(other) == list(range(1, 20))
+
+
+@pytest.mark.parametrize("instant", [Crew._note_strays, ledger.Ledger.strike_run])
+def test_a_close_of_an_endless_item_that_is_cut_short_gives_the_worker_back(instant):
+    with Processes(1) as pool:
+        one = ordered_imap(Items(100, lambda i: i and time.sleep(600)), backend=pool, prefetch=4, chunksize=1)
+        assert next(one) == 0
+        with handling(SIGUSR1=interrupt), pytest.raises(Interrupt), signalled(at(instant)):
+            one.close()
+        assert list(ordered_imap(range(5), backend=pool)) == list(range(5))
+
+
+def test_a_chunk_of_a_run_that_a_handler_closes_before_it_is_sent_holds_up_nobody():
+    with Processes(1) as pool:
+        one = ordered_imap(Items(100, lambda i: i and time.sleep(600)), backend=pool, prefetch=1, chunksize=1)
+        assert next(one) == 0
+        with handling(SIGUSR1=lambda *_: one.close()), signalled(at(message.send_orders)):
+            assert list(one) == []
+        assert list(ordered_imap(range(5), backend=pool)) == list(range(5))
+
+
+def test_nothing_is_given_after_a_close_that_overtakes_a_call():
+    def taken(frame, event, _):
+        return event == "return" and frame.f_code is Window.take.__code__
+
+    results = ordered_imap(range(100), 2, 32, backend="threads", chunksize=8)
+    with handling(SIGUSR1=lambda *_: results.close()), signalled(taken):
+        assert list(results) == []
+    assert next(results, "over") == "over"
+
+
+def test_a_static_dataset_of_an_executor_outlives_a_close_that_is_cut_short():
+    def closed(frame, event, _):
+        return event == "return" and frame.f_code is ExecutorRun.close.__code__
+
+    dataset = Items(1000, lambda i: i)
+    dataset.lock = threading.Lock()  # so that it can't be pickled
+    with ThreadPoolExecutor(1) as executor, FromExecutor(executor, static_dataset=True) as backend:
+        one = ordered_imap(dataset, backend=backend, prefetch=4)
+        assert next(one) == 0
+        with handling(SIGUSR1=interrupt), pytest.raises(Interrupt), signalled(closed):
+            one.close()
+        del one
+        with ordered_imap(dataset, backend=backend, prefetch=4) as other:
+            assert [next(other) for _ in range(3)] == [0, 1, 2]
+
+
+def random_interrupts(waits, most):
+    """Have a handler raise at a random instant around each of many ``with waits():``, and look at what is left."""
+    end = time.monotonic() + 0.7
+    while time.monotonic() < end:
+        with contextlib.suppress(Interrupt):
+            interrupted_wait(waits, random.random() * most)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert signal.getsignal(signal.SIGALRM) is interrupt
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def interrupted_wait(waits, after):
+    signal.setitimer(signal.ITIMER_REAL, after + 1e-6)
+    with waits():
+        pass
+    time.sleep(0.001)
+
+
+@pytest.mark.parametrize(("waits", "most"), [(uninterrupted, 2e-4), (lambda: postponed(lambda _: False, None), 6e-5)])
+def test_no_instant_of_a_wait_leaves_signals_blocked_or_handlers_replaced(waits, most):
+    with handling(SIGALRM=interrupt):
+        random_interrupts(waits, most)
+
+
+def test_signals_wait_in_a_worker_too():
+    def item(_):
+        with uninterrupted():
+            return len(signal.pthread_sigmask(signal.SIG_BLOCK, ())) > 10
+
+    assert list(ordered_imap(Items(2, item), 1)) == [True, True]
+
+
+IN_ANOTHER_INTERPRETER = '''
+import sys
+
+program = """
+from ordmap import ordered_imap
+
+results = ordered_imap(range(10), 1, 2, backend="threads")
+print(next(results), flush=True)
+del results
+print("dropped", flush=True)
+"""
+if sys.version_info >= (3, 13):
+    import _interpreters
+
+    error = _interpreters.run_string(_interpreters.create("legacy"), program)
+    assert error is None, error.formatted
+else:
+    import _xxsubinterpreters
+
+    _xxsubinterpreters.run_string(_xxsubinterpreters.create(isolated=False), program)
+'''
+
+
+def test_an_iterator_is_dropped_in_another_interpreter(script):
+    """It has no handlers of its own, and may set none."""
+    command = [sys.executable, script(IN_ANOTHER_INTERPRETER)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "0\ndropped\n", done.stderr
 
 
 @pytest.mark.parametrize("raised", [SystemExit, TimeoutError, KeyboardInterrupt])

@@ -38,13 +38,13 @@ def close_run(run: Run, process: int) -> None:
 def close_dropped(run: Run, process: int) -> None:
     """Close the run of an iterator that nobody holds any more. Signals that come meanwhile are handled afterwards."""
     try:
-        with postponed(_is_dropping):
+        with postponed(_is_dropping, run):
             close_run(run, process)
     except BaseException as error:  # of a handler that was called at the very edge of this
         with contextlib.suppress(RuntimeError):  # the program ends
             _thread.start_new_thread(run.close, ())
             if isinstance(error, KeyboardInterrupt):
-                _thread.start_new_thread(send_later, ([signal.SIGINT], _is_dropping))
+                _thread.start_new_thread(send_later, ([signal.SIGINT], _is_dropping, run))
                 return
         raise
 

@@ -8,8 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -34,13 +33,14 @@ class _StandIns:
             return None
         made = cls()
         try:
-            for number in _ALL_SIGNALS:
-                handler = signal.getsignal(number)
-                if callable(handler):
-                    made._handlers[number] = handler
-                    signal.signal(number, made._note)
-        except BaseException:  # of a handler that was not replaced yet
-            made._put_back()
+            made._replace()
+        except BaseException as error:  # of a handler that was not replaced yet
+            if isinstance(error, ValueError) and made._changed_nothing():
+                return None  # handlers are the business of the main interpreter alone, and this is another
+            try:
+                made._put_back()
+            finally:
+                raise_all(made.arrived)
             raise
         cls.standing_in = made
         return made
@@ -51,16 +51,28 @@ class _StandIns:
         self._put_back()
 
     def _put_back(self) -> None:
-        error: BaseException | None = None
-        rest = list(self._handlers)
-        while rest:
-            try:
-                signal.signal(rest[-1], self._handlers[rest[-1]])
-                rest.pop()
-            except BaseException as raised:
-                error = raised
-        if error is not None:
-            raise error
+        try:
+            self._set_back()
+        except BaseException:  # of a handler that is back already
+            self._set_back()
+            raise
+
+    # Loops have a function of their own: where one begins anew a handler may run, and what it raises misses the ``try``
+    # around the loop in Python 3.13.
+
+    def _set_back(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _replace(self) -> None:
+        for number in _ALL_SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._handlers[number] = handler
+                signal.signal(number, self._note)
+
+    def _changed_nothing(self) -> bool:
+        return all(signal.getsignal(number) is handler for number, handler in self._handlers.items())
 
     def _note(self, number: int, _: object) -> None:
         self.arrived.append(number)
@@ -78,64 +90,58 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_StandIns.restore_in_child)
 
 
+def raise_all(numbers: Sequence[int]) -> None:
+    """Have the handlers of these signals run, each of them, also where those before raise."""
+    if numbers:
+        try:
+            signal.raise_signal(numbers[0])
+        finally:
+            raise_all(numbers[1:])
+
+
 class uninterrupted:  # noqa: N801  used as a function is
     """Have signals wait to the end: an exception of a handler's must not leave a worker behind.
 
     To block them is not enough. Another thread, which doesn't, may receive one, and Python then runs the handler in the
-    main thread, wherever that is: so there the handlers wait, too. Inside another of these one has nothing to do.
+    main thread, wherever that is: so there the handlers wait, too.
     """
-
-    _outermost: ClassVar[uninterrupted | None] = None
 
     def __init__(self) -> None:
         self._stand_ins: _StandIns | None = None
-        self._mask: set[int] | None = None  # before this one; `None`: it is inside another
+        self._mask: set[int] = set()  # before
 
     def __enter__(self) -> None:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and uninterrupted._outermost is not None:
-            return
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             self._stand_ins = _StandIns.put()
-        except BaseException:
+        except BaseException:  # of a handler that was due
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             raise
-        if in_main_thread:
-            uninterrupted._outermost = self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._mask is None:
-            return
-        if uninterrupted._outermost is self:
-            uninterrupted._outermost = None
-        error: BaseException | None = None
-        for step in self._last_steps(self._mask):  # all of them, whatever handlers raise in some
+        stand_ins = self._stand_ins
+        try:
+            if stand_ins is not None:
+                stand_ins.remove()
+        finally:
             try:
-                step()
-            except BaseException as raised:
-                raised.__context__ = error
-                error = raised
-        if error is not None:
-            raise error
-
-    def _last_steps(self, mask: set[int]) -> Iterator[Callable[[], object]]:
-        if self._stand_ins is not None:
-            yield self._stand_ins.remove
-        yield partial(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
-        if self._stand_ins is not None:
-            for number in self._stand_ins.arrived:
-                yield partial(signal.raise_signal, number)
+                signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            finally:
+                if stand_ins is not None:
+                    raise_all(stand_ins.arrived)
 
 
 class postponed:  # noqa: N801  used as a function is
     """Have the main thread's handlers wait until it is where what they raise can be heard.
 
-    ``deaf``: whether it isn't, as its innermost frame tells.
+    ``deaf``: whether it isn't, as its innermost frame tells. What is ``kept`` lives on until then: its end, too, may be
+    Python code in which nothing is heard.
     """
 
-    def __init__(self, deaf: Callable[[FrameType | None], bool]) -> None:
+    def __init__(self, deaf: Callable[[FrameType | None], bool], kept: object) -> None:
         self._deaf = deaf
+        self._kept = kept
         self._stand_ins: _StandIns | None = None
 
     def __enter__(self) -> None:
@@ -144,17 +150,18 @@ class postponed:  # noqa: N801  used as a function is
     def __exit__(self, *exc_info: object) -> None:
         if self._stand_ins is None:
             return
-        self._stand_ins.remove()
-        arrived = self._stand_ins.arrived
-        if arrived:
-            try:
-                _thread.start_new_thread(send_later, (arrived, self._deaf))
-            except RuntimeError:  # the program ends
-                for number in arrived:
-                    signal.raise_signal(number)
+        try:
+            self._stand_ins.remove()
+        finally:
+            arrived = self._stand_ins.arrived
+            if arrived:
+                try:
+                    _thread.start_new_thread(send_later, (arrived, self._deaf, self._kept))
+                except RuntimeError:  # the program ends
+                    raise_all(arrived)
 
 
-def send_later(numbers: Sequence[int], deaf: Callable[[FrameType | None], bool]) -> None:
+def send_later(numbers: Sequence[int], deaf: Callable[[FrameType | None], bool], _kept: object) -> None:
     """Send the main thread signals, as soon as it is not ``deaf`` to what their handlers raise; in another thread."""
     main = threading.main_thread().ident or 0
     for number in numbers:

@@ -192,6 +192,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
                 self._ready = given
             else:
                 return given
+        self._ready = []  # that of a call which `close` has overtaken
         return _END
 
     def _let_go(self) -> None:

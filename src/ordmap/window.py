@@ -171,7 +171,7 @@ class Window:
 
     def first_missing(self) -> int | None:
         """Return the index of the next item to be given out, if it is in the window."""
-        for slot in self._slots:
+        for slot in list(self._slots):  # another thread may be at it
             if slot.given < len(slot.chunk):
                 return slot.chunk.indices[slot.given]
         return None

@@ -48,7 +48,7 @@ class Shipment:
 
     It is pickled when it is made, for a run sees its dataset as it was then. ``shared``: all workers are threads of
     this process, ``inherited``: all are still to be forked from it; neither needs it pickled, unless a worker turns up
-    that lacks it all the same. It is held until `discard` has been called as often as `keep`.
+    that lacks it all the same. It is held until all who keep it have discarded it.
     """
 
     def __init__(self, job: Job, *, shared: bool = False, inherited: bool = False) -> None:
@@ -60,7 +60,7 @@ class Shipment:
         self._compute = job.compute
         self._data: bytes | None = None
         self._lock = threading.Lock()
-        self._keepers = 0
+        self._keepers: set[object] = set()
         if not shared and not inherited:
             self._pickle()
         hold(self.key, job.compute)
@@ -82,15 +82,14 @@ class Shipment:
             f"{type(self.fault).__name__}: {self.fault}; use backend='processes' or backend='threads'"
         ) from self.fault
 
-    def keep(self) -> Shipment:
-        """Hold the job once more."""
-        self._keepers += 1
-        return self
+    def keep(self, keeper: object) -> None:
+        """Hold the job for somebody."""
+        self._keepers.add(keeper)
 
-    def discard(self) -> None:
-        """Hold the job once less."""
-        self._keepers -= 1
-        if self._keepers <= 0:
+    def discard(self, keeper: object) -> None:
+        """Hold the job no longer for somebody, who may say so again."""
+        self._keepers.discard(keeper)
+        if not self._keepers:
             _live.discard(self.key)
             let_go(self.key)
 
@@ -303,21 +302,23 @@ class FromExecutor:
             shipment = Shipment(job, shared=shared)
             if self._static:
                 self.close()
-                self._kept = shipment.keep()
-        shipment.keep()
-        return ExecutorRun(
+                self._kept = shipment
+                shipment.keep(self)
+        run = ExecutorRun(
             self._executor,
             job,
             shipment,
-            lambda _: shipment.discard(),
+            shipment.discard,
             workers=self.workers,
             processes=len(_dask_threads(self._executor)) or self.workers,
         )
+        shipment.keep(run)
+        return run
 
     def close(self) -> None:
         """Forget a static dataset; the executor itself stays open."""
         if self._kept is not None:
-            self._kept.discard()
+            self._kept.discard(self)
             self._kept = None
 
     def __enter__(self) -> Self:

@@ -90,7 +90,7 @@ class Pool(ABC):
             self._end()
 
     def _closed(self, run: Run) -> None:
-        """Note that a run is over; every run calls it once."""
+        """Note that a run is over; every run calls it, once at the least."""
         with self._lock:
             self._runs.discard(run)
             if not self._runs and not self._held:

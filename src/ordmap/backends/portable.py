@@ -133,13 +133,12 @@ class Processes(Pool):
         shipment = self._kept
         if shipment is None or not shipment.is_for(job) or self._crew is None:
             shipment = self._ship(job)
-        shipment.keep()
         crew = self._crew
         if crew is None:
             try:
                 crew = self._crew = self._recruit()
             except BaseException:
-                shipment.discard()
+                shipment.discard(None)
                 raise
         run = ExecutorRun(
             crew.executor,
@@ -149,6 +148,7 @@ class Processes(Pool):
             workers=self.workers,
             processes=self.workers,
         )
+        shipment.keep(run)
         crew.runs.add(run)
         return run
 
@@ -157,14 +157,15 @@ class Processes(Pool):
         fork = self._forks()
         shipment = Shipment(job, inherited=fork and self._crew is None)
         if shipment.fault is not None and not fork:
-            shipment.discard()
+            shipment.discard(None)
             shipment.payload()  # says what is wrong
         if shipment.fault is not None:
             self._retire()  # the next crew inherits it
         if self._static:
             if self._kept is not None:
-                self._kept.discard()
-            self._kept = shipment.keep()
+                self._kept.discard(self)
+            self._kept = shipment
+            shipment.keep(self)
         return shipment
 
     def _recruit(self) -> _Crew:
@@ -187,7 +188,7 @@ class Processes(Pool):
 
     def _over(self, run: ExecutorRun, crew: _Crew, shipment: Shipment) -> None:
         with self._lock:
-            shipment.discard()
+            shipment.discard(run)
             crew.leave(run)
             if crew is not self._crew and not crew.runs:
                 crew.end()
@@ -201,7 +202,7 @@ class Processes(Pool):
 
     def _end(self) -> None:
         if self._kept is not None:
-            self._kept.discard()
+            self._kept.discard(self)
             self._kept = None
         self._retire()
 

@@ -65,7 +65,7 @@ class Arena:
         self._least_idle = 0
         self._takes = 0
         self._trimmed = time.monotonic()
-        self._making = 0.0  # seconds that it took to make the last one
+        self._making = 0.0  # seconds a byte that it took to make the last one
         self._lent: dict[int, Block] = {}
         self._numbers = list(
             range(min(most, board.most_returns))
@@ -108,8 +108,9 @@ class Arena:
 
     def put_back(self, block: Block) -> None:
         """Take back a block that was not lent."""
-        self._idle.setdefault(block.size, []).append(block)
-        self._idle_count += 1
+        with self._lock:
+            self._idle.setdefault(block.size, []).append(block)
+            self._idle_count += 1
 
     # For arrays that are made in place
 
@@ -166,7 +167,7 @@ class Arena:
             block = Block(self._numbers[-1], Memory.new(size))
         except OSError:
             return None  # no memory, or no descriptor
-        self._making = time.perf_counter() - began
+        self._making = (time.perf_counter() - began) / size
         self._numbers.pop()
         self._bytes += size
         return block
@@ -209,9 +210,12 @@ class Arena:
         Then the caller is the slow one, and what its window holds may be any worker's: without this, each would keep
         as many blocks as the whole window has results.
         """
-        if self._bytes and waited > _SPARE * self._making:
-            with self._lock:
-                self._receive_returns()
+        if not self._bytes:
+            return
+        with self._lock:
+            self._receive_returns()
+            largest = max((size for size, stack in self._idle.items() if stack), default=0)
+            if waited > _SPARE * self._making * largest:
                 self._drop(self._idle_count)
 
     def _drop(self, count: int) -> None:

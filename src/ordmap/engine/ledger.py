@@ -19,6 +19,7 @@ from ordmap.backends.remote import portable
 from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.message import MOST_ORDERS, Order, send_orders, unpacked_orders
+from ordmap.interrupts import uninterrupted
 from ordmap.outcome import Raised
 
 if TYPE_CHECKING:
@@ -135,8 +136,9 @@ class Ledger:
 
     def repack(self) -> None:
         """Pack all tasks that no worker has taken into few messages, so that the channel holds them all."""
-        self._take_back()
-        self._send_waiting(max(1, min(MOST_ORDERS, -(-len(self._waiting) // _MESSAGES))))
+        with uninterrupted():  # what was taken back is nowhere else
+            self._take_back()
+            self._send_waiting(max(1, min(MOST_ORDERS, -(-len(self._waiting) // _MESSAGES))))
 
     def _send_waiting(self, together: int) -> bool:
         """Send waiting tasks, so many in a message. They wait until they are sent, whatever interrupts this."""

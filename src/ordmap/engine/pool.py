@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import copy
 import errno
 import os
 import pickle
@@ -190,11 +189,14 @@ class Crew:
     def _settle(self, patience: float = _PATIENCE) -> None:
         while self._leaving and self._lock.acquire(timeout=patience):
             try:
-                run = self._leaving.popleft() if self._leaving else None
-                if run is not None:
-                    self._leave(run)
+                if self._leaving:
+                    run = self._leaving[0]
+                    with uninterrupted():
+                        self._leave(run)
                     run.end()
                     self._rouse()
+                    with contextlib.suppress(ValueError):  # a signal handler has been here meanwhile
+                        self._leaving.remove(run)
             finally:
                 self._lock.release()
 
@@ -205,13 +207,9 @@ class Crew:
                 return
             self.runs.discard(run)
             if not self.ended:
-                busy, self._busy = self._busy, True
-                try:
-                    self._note_strays(run)
-                    self._forget_job(run.number)
-                    self._ledger.strike_run(run)
-                finally:
-                    self._busy = busy
+                self._forget_job(run.number)  # first: a worker that takes a chunk from now on sees it
+                self._note_strays(run)
+                self._ledger.strike_run(run)
 
     def _note_strays(self, run: EngineRun) -> None:
         """Note which workers are in an item that nobody waits for any more."""
@@ -431,6 +429,7 @@ class Crew:
             self._fault = initializer_failed(raised.error, worker.name)
             return
         self.jobs.drop_kept(number)
+        self._forget_job(number)
         for run in self.runs:
             if run.number == number:
                 run.fault = RemoteError(
@@ -550,7 +549,7 @@ class Crew:
 
 def _copied(fault: OrdmapError) -> OrdmapError:
     """Return the same error for one run of several, which adds its index to it."""
-    copied = copy.copy(fault)
+    copied = type(fault)(str(fault))  # copy.copy() asks pickle's registry, where others have entered what they like
     copied.__cause__ = fault.__cause__
     return copied
 

@@ -325,6 +325,7 @@ class _Worker:
         row = self._row
         row[1] = TAKEN
         row[0] = order.serial
+        self._heed()  # a run that ended before this was noted counts nobody as busy with it
         job = self._job(order)
         if job is None:
             row[0] = 0
