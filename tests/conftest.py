@@ -15,6 +15,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from ordmap.dropping import _collector
+
 pytest.register_assert_rewrite("ordmap.testing")
 
 # A shell's background job ignores Ctrl-C, and whatever it runs inherits that; the tests send it to programs of theirs.
@@ -61,6 +63,21 @@ def temporary_folder_of_its_own(tmp_path_factory):
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_callbacks_of_others(request: pytest.FixtureRequest):
+    """Have no library but ours be told of the collections of garbage.
+
+    Dask's and Hypothesis' are told in Python functions, and what a signal's handler raises in there is lost.
+    """
+    if request.node.get_closest_marker("others_workers"):
+        yield
+        return
+    others = [one for one in gc.callbacks if one != _collector.move_to_end]
+    gc.callbacks[:] = [_collector.move_to_end]
+    yield
+    gc.callbacks += others
 
 
 @pytest.fixture(autouse=True)

@@ -633,10 +633,11 @@ def test_an_interrupt_that_comes_when_a_result_is_dropped_is_not_lost(monkeypatc
                     ordered_imap(Items(10**9, lambda i: array(i, 40_000)), backend=pool) as results,
                 ):
                     consume(results, 0.004 + n * 2e-5)
+                    pytest.fail(f"no interrupt came, but {[(str(one.object), repr(one.exc_value)) for one in lost]}")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert not lost
+    assert not [(str(one.object), repr(one.exc_value)) for one in lost]
 
 
 def test_memory_that_an_interrupt_keeps_from_being_made_closes_its_file_once(monkeypatch):

@@ -429,8 +429,6 @@ def test_an_iterator_dropped_while_garbage_is_collected_all_the_time_is_closed(m
 
 
 def test_an_interrupt_that_comes_while_garbage_is_collected_is_not_lost(monkeypatch):
-    from ordmap.dropping import _collector
-
     class Interrupt(Exception):
         pass
 
@@ -450,12 +448,9 @@ def test_an_interrupt_that_comes_while_garbage_is_collected_is_not_lost(monkeypa
 
     collecting = []
     interrupts = []
-    ours = _collector.move_to_end
     lost = []
     monkeypatch.setattr(sys, "unraisablehook", lost.append)
-    callbacks = list(gc.callbacks)
-    gc.callbacks[:] = [one for one in callbacks if "ordmap" in str(getattr(one, "__module__", "")) or one == ours]
-    assert gc.callbacks
+    assert gc.callbacks  # ours
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for n in range(400):
@@ -464,7 +459,6 @@ def test_an_interrupt_that_comes_while_garbage_is_collected_is_not_lost(monkeypa
             collecting.clear()
     finally:
         signal.signal(signal.SIGALRM, before)
-        gc.callbacks[:] = callbacks  # those of other libraries are Python functions
     assert len(interrupts) > 300
     assert not lost
 
