@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import gc
 import os
 import random
@@ -103,6 +104,26 @@ def test_results_come_back_equal_and_writable_where_they_were(name):
         return
     for got in ordered_imap(Items(4, lambda i: result), 2, 2):
         assert equal(got, result)
+
+
+@pytest.mark.parametrize("size", [255, 256, 257, 512, 5000])
+def test_arrays_that_differ_in_one_thing_only_come_back_as_they_are(size):
+    def item(i):
+        kind = ("f8", "i8", "q", "u8", "c8")[i % 5]
+        array = np.arange(size, dtype=kind) + i
+        shape = (size,) if i % 3 else (1, size)
+        array = array.astype(kind).reshape(shape)
+        return read_only(array) if i % 2 else array
+
+    for _ in range(2):
+        for i, got in enumerate(ordered_imap(Items(90, item), 1, 16)):
+            assert equal(got, item(i))
+
+
+def test_a_user_s_own_way_to_pickle_arrays_is_taken(monkeypatch):
+    monkeypatch.setitem(copyreg.dispatch_table, np.ndarray, lambda array: (np.negative, (array.tolist(),)))
+    got = list(ordered_imap(Items(4, lambda i: np.full(1000, i)), 1))
+    assert [int(x[0]) for x in got] == [0, -1, -2, -3]
 
 
 def test_results_that_are_kept_stay_as_they_are():

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["OutOfBand", "reducers"]
+__all__ = ["SMALL", "OutOfBand", "array_key", "reducers"]
 
 Reducer = Callable[[Any], Any]
 
-#: Bytes of an array from which our way is the shorter one.
-_LARGE = 2048
+#: Bytes up to which a buffer stays in the pickle, and an array goes its library's own way.
+SMALL = 2048
 
 
 class OutOfBand:
@@ -62,17 +62,34 @@ _own: dict[type, Reducer] = {memoryview: _reduced_view}
 _registered: set[str] = set()
 
 
+#: numpy's class of arrays, once that is imported.
+_ndarray: Any = None
+
+
 def _register_numpy(numpy: Any) -> None:
     """Have plain arrays of numbers travel as buffer, one letter and shape."""
 
     def reduced(value: Any) -> Any:
-        kind = value.dtype
-        plain = kind.isbuiltin == 1 and kind.kind in "biufc" and kind.metadata is None
-        if plain and value.nbytes >= _LARGE and value.flags.c_contiguous:
-            return _array, (pickle.PickleBuffer(value), kind.char, value.shape)
+        if _is_plain(value):
+            return _array, (pickle.PickleBuffer(value), value.dtype.char, value.shape)
         return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
+    global _ndarray
     _own[numpy.ndarray] = reduced
+    _ndarray = numpy.ndarray
+
+
+def _is_plain(array: Any) -> bool:
+    kind = array.dtype
+    plain = kind.isbuiltin == 1 and kind.kind in "biufc" and kind.metadata is None
+    return bool(plain and array.nbytes > SMALL and array.flags.c_contiguous)
+
+
+def array_key(value: Any) -> tuple[str, tuple[int, ...], bool] | None:
+    """Return all that the pickle of a plain array depends on, since the buffer is no part of it; else ``None``."""
+    if type(value) is _ndarray and _ndarray not in copyreg.dispatch_table and _is_plain(value):
+        return value.dtype.char, value.shape, value.flags.writeable
+    return None
 
 
 def _array(buffer: Any, char: str, shape: tuple[int, ...]) -> Any:

@@ -351,7 +351,7 @@ class _Worker:
                 result = Raised(error)
             if _forked:
                 os._exit(0)  # the item forked, and this is its child, which nobody told to end
-            if id(type(result)) not in _PLAIN:
+            if type(result) is not int and id(type(result)) not in _PLAIN:
                 kind = ANSWER
                 box = [result]
                 result = None  # from here on the box alone holds it
