@@ -172,3 +172,25 @@ def test_a_static_dataset_that_can_t_be_rebuilt_fails_each_time():
         for _ in range(2):
             with pytest.raises(RemoteError, match="can't be rebuilt"):
                 next(ordered_imap(dataset, backend=pool))
+
+
+@pytest.mark.parametrize("backend", ["processes", "spawn"])
+def test_nothing_imports_numpy_or_torch_for_results(script, backend):
+    path = script(
+        f"""
+import sys
+from ordmap import ordered_imap
+
+class Buffers:
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return bytes(100_000), {{"numpy", "torch"}} & set(sys.modules)
+
+for buffer, imported in ordered_imap(Buffers(), 1, backend={backend!r}):
+    print(len(buffer), imported | {{"numpy", "torch"}} & set(sys.modules))
+"""
+    )
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("100000 set()\n" * 3, "")
