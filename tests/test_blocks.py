@@ -20,7 +20,7 @@ np = pytest.importorskip("numpy")
 
 import ordmap
 from ordmap import Processes, Spawn, ordered_imap, ordered_map
-from ordmap.engine import available, blocks
+from ordmap.engine import available, blocks, codec
 from ordmap.engine.blocks import Arena
 from ordmap.engine.board import Board
 from ordmap.outcome import opened
@@ -368,10 +368,7 @@ def test_a_limit_of_the_system_costs_items_at_most(limit, pool):
 
 
 def test_a_copy_for_which_there_is_no_memory_costs_its_item_and_no_block(monkeypatch):
-    from ordmap.engine import blocks, codec
-    from ordmap.engine.board import Board
-
-    arena = blocks.Arena(Board(1), 0, 3, 1 << 30)
+    arena = Arena(Board(1), 0, 3, 1 << 30)
     monkeypatch.setattr(blocks, "current", arena)
     kept = [ordmap.empty(10_000), ordmap.empty(10_000)]
     lent = []
@@ -447,8 +444,7 @@ def test_blocks_that_nobody_needed_for_a_while_are_given_up_one_after_the_other(
         arena.put_back(block)
     for _ in range(20 * blocks._PERIOD):
         arena.put_back(arena.take(5000))
-    before = len(arena._numbers)
-    assert before == 99  # all but the one that is in use
+    assert len(arena._numbers) == 99  # all but that of the one which is left
 
 
 def test_a_block_serves_results_of_nearly_its_size():

@@ -72,6 +72,20 @@ def at(function, caller=None):
     return when
 
 
+@contextlib.contextmanager
+def two_at_work(*windows):
+    """Have two runs of one pool in the midst of their items, 100 each, of which each has given its first."""
+
+    def item(i):
+        time.sleep(0.01)
+        return i
+
+    with Processes(1) as pool:
+        runs = [ordered_imap(Items(100, item), backend=pool, prefetch=window, chunksize=1) for window in windows]
+        assert [next(run) for run in runs] == [0, 0]
+        yield runs
+
+
 @pytest.mark.parametrize("way", ["close", "drop"])
 @pytest.mark.parametrize("instant", [Crew.close_run, Crew._settle, Crew._leave, Crew.end])
 def test_a_close_that_is_cut_short_is_finished(way, instant):
@@ -103,14 +117,7 @@ def test_a_handler_that_asks_a_pool_while_another_run_of_it_is_closed_waits_for_
         inside = frame.f_code is ledger.Ledger._take_back.__code__
         return event == "c_call" and inside and argument.__name__ == "sort"
 
-    def item(i):
-        time.sleep(0.01)
-        return i
-
-    with Processes(1) as pool:
-        one = ordered_imap(Items(100, item), backend=pool, prefetch=4, chunksize=1)
-        other = ordered_imap(Items(100, item), backend=pool, prefetch=8, chunksize=1)
-        assert (next(one), next(other)) == (0, 0)
+    with two_at_work(4, 8) as (one, other):
         got = []
         with handling(SIGUSR1=lambda *_: got.extend(next(other) for _ in range(8))), signalled(sorts):
             one.close()
@@ -122,17 +129,10 @@ def test_a_handler_that_raises_while_another_run_of_the_pool_is_closed_costs_tha
         inside = frame.f_code is channel.receive.__code__ and frame.f_back.f_code is ledger.Ledger._take_back.__code__
         return event == "return" and inside and result is not None
 
-    def item(i):
-        time.sleep(0.01)
-        return i
-
-    with Processes(1) as pool:
-        one = ordered_imap(Items(100, item), backend=pool, prefetch=4, chunksize=1)
-        other = ordered_imap(Items(20, item), backend=pool, prefetch=4, chunksize=1)
-        assert (next(one), next(other)) == (0, 0)
+    with two_at_work(4, 4) as (one, other):
         with handling(SIGUSR1=interrupt), pytest.raises(Interrupt), signalled(received):
             one.close()
-        assert list(other) == list(range(1, 20))
+        assert list(other) == list(range(1, 100))
 
 
 @pytest.mark.parametrize("instant", [Crew._note_strays, ledger.Ledger.strike_run])

@@ -82,8 +82,7 @@ class _StandIns:
         """Have this process, which was forked in the meantime, begin with the handlers that the caller had before."""
         made, cls.standing_in = cls.standing_in, None
         if made is not None:
-            for number, handler in made._handlers.items():
-                signal.signal(number, handler)
+            made._set_back()
 
 
 if hasattr(os, "register_at_fork"):
