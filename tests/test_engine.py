@@ -354,7 +354,8 @@ def test_a_death_is_known_at_once_though_a_grandchild_holds_the_channel(tmp_path
         if i == 3:
             if os.fork() == 0:
                 os.setsid()  # it is not ended with the worker's group
-                (tmp_path / "pid").write_text(str(os.getpid()))
+                (tmp_path / "written").write_text(str(os.getpid()))
+                (tmp_path / "written").rename(tmp_path / "pid")
                 time.sleep(600)
                 os._exit(0)
             until((tmp_path / "pid").exists)

@@ -124,14 +124,24 @@ def test_a_handler_that_asks_a_pool_while_another_run_of_it_is_closed_waits_for_
         assert got == list(range(1, 9))
 
 
-def test_a_handler_that_raises_while_another_run_of_the_pool_is_closed_costs_that_nothing():
+def test_a_handler_that_raises_while_another_run_of_the_pool_is_closed_costs_that_nothing(tmp_path):
     def received(frame, event, result):
         inside = frame.f_code is channel.receive.__code__ and frame.f_back.f_code is ledger.Ledger._take_back.__code__
         return event == "return" and inside and result is not None
 
-    with two_at_work(4, 4) as (one, other):
+    def item(i):
+        if i:
+            until(gate.exists)  # with the items after it in the channel
+        return i
+
+    gate = tmp_path / "gate"
+    with Processes(1) as pool:
+        one, other = (ordered_imap(Items(100, f), backend=pool, prefetch=4, chunksize=1) for f in (str, item))
+        assert next(one) == "0"
+        assert next(other) == 0
         with handling(SIGUSR1=interrupt), pytest.raises(Interrupt), signalled(received):
             one.close()
+        gate.touch()
         assert list(other) == list(range(1, 100))
 
 
