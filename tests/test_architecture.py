@@ -15,15 +15,15 @@ SOURCE = Path(ordmap.__file__).parent
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
     {"errors", "cores", "dataset", "placing", "interrupts"},
-    {"outcome", "pace", "indices"},
+    {"outcome", "pace", "indices", "limit"},
     {"backends.promises"},
     {"backends"},
-    {"backends.pool", "backends.forking"},
+    {"backends.pool", "backends.forking", "backends.watch"},
     {"backends.remote"},
     {"backends.serial", "backends.threads", "backends.executor"},
     {"backends.portable"},
     {"engine"},
-    {"engine.board", "engine.channel", "engine.memory", "engine.message", "engine.reducers"},
+    {"engine.board", "engine.channel", "engine.clock", "engine.memory", "engine.message", "engine.reducers"},
     {"engine.blocks", "engine.shelf", "engine.parcel"},
     {"engine.codec"},
     {"engine.worker"},

@@ -26,7 +26,7 @@ class Played(Executor):
         self.holders: set[str] = set()
         self.computed: list[int] = []
 
-    def submit(self, fn, /, key, task, payload, keys, patience):
+    def submit(self, fn, /, key, task, payload, keys, patience, limit):
         future: Future = Future()
         self.submitted_while_locked |= self.lock.locked()  # the standard library's would wait for itself, for ever
         self.queue.append((future, payload, keys))

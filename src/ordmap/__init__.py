@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ordmap.backends import BACKENDS, Backend
 from ordmap.dataset import Dataset
-from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError, WorkerDiedError
+from ordmap.errors import BackendUnavailableError, ItemTimeoutError, OrdmapError, RemoteError, WorkerDiedError
 from ordmap.imap import ordered_imap, ordered_map
 from ordmap.iterator import OrderedIterator, Stats
 from ordmap.placing import empty, empty_like
@@ -22,6 +22,7 @@ __all__ = [
     "BackendUnavailableError",
     "Dataset",
     "FromExecutor",
+    "ItemTimeoutError",
     "OrderedIterator",
     "OrdmapError",
     "Processes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "BackendUnavailableError",
+    "ItemTimeoutError",
     "OrdmapError",
     "RemoteError",
     "WorkerDiedError",
@@ -53,6 +54,22 @@ class WorkerDiedError(OrdmapError):
     Where the backend can't tell which item did it (see the table of promises), ``index`` is the first item that was
     not delivered, and the run ends.
     """
+
+
+class ItemTimeoutError(OrdmapError, TimeoutError):
+    """An item ran for longer than the call's ``item_timeout``.
+
+    ``limit`` is that time and ``elapsed`` how long the item ran until it ended, or was given up; both in seconds.
+    ``stack`` says where it was when it was given up; it is empty where the item came to an end, too late.
+    """
+
+    def __init__(
+        self, message: str, *, index: int | None = None, limit: float = 0.0, elapsed: float = 0.0, stack: str = ""
+    ) -> None:
+        super().__init__(message, index=index)
+        self.limit = limit
+        self.elapsed = elapsed
+        self.stack = stack
 
 
 class BackendUnavailableError(OrdmapError):

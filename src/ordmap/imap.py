@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -32,6 +34,7 @@ def ordered_imap(
     epochs: int | None = 1,
     indices: Iterable[int] | Callable[[int], Iterable[int]] | None = None,
     chunksize: int | None = None,
+    item_timeout: float | None = None,
 ) -> OrderedIterator[T]:
     """Yield ``dataset[0], dataset[1], …`` in index order, while workers compute ahead.
 
@@ -58,6 +61,11 @@ def ordered_imap(
         indices: Which items in which order, in place of ``range(len(dataset))``: an iterable, possibly infinite, or a
             function from the epoch (0, 1, …) to one.
         chunksize: How many items travel together; ``None``: adapted to their duration and size.
+        item_timeout: Seconds that an item may run in its worker, not counting the time that it waits for one; ``None``:
+            as long as it takes. One that takes longer costs itself: ``next()`` raises an `ItemTimeoutError`, also where
+            it came to its end too late, and goes on with the following item. A worker process is ended in the midst of
+            it, whatever it does there, and replaced; a thread is left alone with it, and replaced; ``"serial"`` does
+            not enforce it. In worker processes the items can't use SIGALRM then.
 
     Returns:
         An `OrderedIterator`.
@@ -88,6 +96,7 @@ def ordered_imap(
         prefetch,
         backend,
         chunksize,
+        item_timeout,
     )
 
 
@@ -99,15 +108,16 @@ def ordered_map(
     backend: str | Backend | Executor = "processes",
     strict: bool = False,
     chunksize: int | None = None,
+    item_timeout: float | None = None,
 ) -> OrderedIterator[R]:
     """Yield what ``map(fn, *iterables)`` yields, in that order, while workers compute ahead.
 
     The iterables may be infinite; they are pulled in the caller's thread, inside ``next()``, and never further than
     the window. What one of them raises comes after the results of what it gave before, and ends the iterator.
 
-    ``workers``, ``prefetch``, ``backend`` and ``chunksize`` are as for `ordered_imap`, and so are failures; the index
-    of an item is its position. With ``strict``, iterables of different lengths are a ``ValueError`` at the end, as for
-    ``zip``.
+    ``workers``, ``prefetch``, ``backend``, ``chunksize`` and ``item_timeout`` are as for `ordered_imap`, and so are
+    failures; the index of an item is its position. With ``strict``, iterables of different lengths are a
+    ``ValueError`` at the end, as for ``zip``.
 
     Example:
         >>> list(ordered_map(pow, [2, 3, 4], [5, 2, 3], workers=2, backend="threads"))
@@ -123,7 +133,8 @@ def ordered_map(
         if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
             hint = f": write workers={iterable}" if isinstance(iterable, int) else ""
             raise TypeError(f"ordered_map can't iterate over {iterable!r}{hint}")
-    return _iterator(_Starred(fn), fn, Arguments(iterables, strict=strict), workers, prefetch, backend, chunksize)
+    source = Arguments(iterables, strict=strict)
+    return _iterator(_Starred(fn), fn, source, workers, prefetch, backend, chunksize, item_timeout)
 
 
 class _Starred:
@@ -144,6 +155,7 @@ def _iterator(  # noqa: PLR0917  one caller each
     prefetch: int | str | None,
     backend: object,
     chunksize: int | None,
+    item_timeout: float | None,
 ) -> OrderedIterator[Any]:
     """Check what both calls have in common, and make the iterator."""
     if workers is not None:
@@ -158,10 +170,12 @@ def _iterator(  # noqa: PLR0917  one caller each
             raise ValueError(
                 f"chunksize={chunksize} does not fit into prefetch={prefetch}: write prefetch={2 * chunksize}"
             )
+    if item_timeout is not None:
+        item_timeout = _seconds("item_timeout", item_timeout)
     found = resolve(backend, workers)
     if not found.workers:
         prefetch = chunksize = 1  # nothing is computed ahead
-    return OrderedIterator(Settings(found, compute, subject, source, prefetch, chunksize))
+    return OrderedIterator(Settings(found, compute, subject, source, prefetch, chunksize, item_timeout))
 
 
 def _check_dataset(dataset: object) -> None:
@@ -211,3 +225,17 @@ def _whole(name: str, value: object, *, least: int, instead: str) -> int:
     if number < least:
         raise ValueError(f"{name}={number}: it must be at least {least}; {instead}")
     return number
+
+
+def _seconds(name: str, value: object) -> float:
+    """Return the value of an argument in seconds as a ``float``, or refuse it."""
+    instead = f"write the seconds, such as {name}=30, or {name}=None for no limit"
+    try:
+        seconds = None if isinstance(value, str | bytes | bool) else float(value)  # type: ignore[arg-type]
+    except TypeError:
+        seconds = None
+    if seconds is None:
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}; {instead}")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name}={value!r}: it must be more than 0, and not infinite; {instead}")
+    return min(seconds, threading.TIMEOUT_MAX)

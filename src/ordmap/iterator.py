@@ -34,6 +34,7 @@ class Settings(NamedTuple):
     source: Source
     prefetch: int | None
     chunksize: int | None
+    item_timeout: float | None
 
 
 class Stats(NamedTuple):
@@ -210,7 +211,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         if self._window is None:
             settings = self._settings
             pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
-            run = settings.backend.open(Job(settings.compute, settings.subject, pace.patience))
+            job = Job(settings.compute, settings.subject, pace.patience, settings.item_timeout)
+            run = settings.backend.open(job)
             self._dropped = weakref.finalize(self, close_dropped, run, self._process)
             self._dropped.atexit = False  # pools end by themselves then, and in time
             self._window = Window(settings.source, run, pace)

@@ -86,12 +86,16 @@ class Answer(NamedTuple):
     plain: bool = False
 
 
-def run_chunk(compute: Callable[[Any], Any], keys: Iterable[Any], patience: float | None) -> tuple[list[Any], float]:
+def run_chunk(
+    compute: Callable[[Any], Any], keys: Iterable[Any], patience: float | None, outcomes: list[Any] | None = None
+) -> tuple[list[Any], float]:
     """Run the items of one chunk in order: their outcomes, and the seconds that they took.
 
-    Once the chunk has taken ``patience`` seconds the rest is left undone (``None``: never).
+    Once the chunk has taken ``patience`` seconds the rest is left undone (``None``: never). An empty list of
+    ``outcomes`` may be given, for others to see how far this is.
     """
-    outcomes: list[Any] = []
+    if outcomes is None:
+        outcomes = []
     clock = time.perf_counter
     began = clock()
     give_up = began + patience if patience is not None else float("inf")
@@ -193,7 +197,7 @@ def pack(outcomes: list[Any]) -> tuple[list[Any], int]:
     for outcome in outcomes:
         sent: Pickled | PackedError
         if type(outcome) is Raised:
-            sent = _pack_error(outcome.error)
+            sent = _pack_error(outcome.error, outcome.traceback)
         else:
             try:
                 sent = Pickled(_serialise(outcome))
@@ -251,7 +255,7 @@ def _unpicklable_result(result: object, error: BaseException) -> RemoteError:
     return failure
 
 
-def _pack_error(error: BaseException) -> PackedError:
+def _pack_error(error: BaseException, text: str = "") -> PackedError:
     chain: list[BaseException] = []
     numbers: dict[int, int] = {}
 
@@ -281,7 +285,7 @@ def _pack_error(error: BaseException) -> PackedError:
         for one in chain
     )
     try:
-        text = "".join(traceback.format_exception(error))
+        text = text or "".join(traceback.format_exception(error))
     except BaseException as fault:  # the user's __str__ or __repr__
         text = f"{_type_name(error)} (its traceback can't be formatted: {one_line(fault)})"
     return PackedError(links, text)

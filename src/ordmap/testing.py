@@ -30,7 +30,15 @@ from typing import Any
 
 import pytest
 
-from ordmap import OrderedIterator, OrdmapError, RemoteError, WorkerDiedError, ordered_imap, ordered_map
+from ordmap import (
+    ItemTimeoutError,
+    OrderedIterator,
+    OrdmapError,
+    RemoteError,
+    WorkerDiedError,
+    ordered_imap,
+    ordered_map,
+)
 from ordmap.backends import Backend, resolve
 from ordmap.backends.promises import Grade
 
@@ -490,6 +498,58 @@ class BackendContract:
         else:
             assert found == [*range(len(found) - 1), deaths[0]]
             assert deaths[0].index == len(found) - 1
+
+    @pytest.mark.parametrize("chunksize", [None, 3])
+    def test_a_time_out_costs_its_own_item(
+        self, backend: Any, resolved: Backend, journal: Journal, chunksize: int | None
+    ) -> None:
+        workers = resolved.workers
+
+        def work(index: int) -> int:
+            give_up = time.monotonic() + PATIENCE
+            while index == 4 and workers and not journal.count("enough") and time.monotonic() < give_up:
+                time.sleep(0.01)
+            return index
+
+        iterator = ordered_imap(_Plain(9, work), prefetch=6, backend=backend, chunksize=chunksize, item_timeout=1)
+        try:
+            found = outcomes(iterator)
+        finally:
+            journal.note("enough", 0)
+        if workers:
+            error = found.pop(4)
+            assert isinstance(error, ItemTimeoutError)
+            assert isinstance(error, TimeoutError)
+            assert (error.index, error.limit) == (4, 1.0)
+            assert error.elapsed >= 1
+            assert " in work" in error.stack
+            assert error.stack.strip() in "".join(error.__notes__)
+            found.insert(4, 4)
+        assert found == [*range(9)]
+
+    def test_a_time_out_is_for_the_item_alone(self, backend: Any) -> None:
+        def nap(index: int) -> int:
+            time.sleep(0.15)
+            return index
+
+        numbers = ordered_imap(_Plain(12, nap), prefetch=12, backend=backend, item_timeout=0.8)
+        next(numbers)
+        time.sleep(1)  # the others are computed, or wait for their turn, for longer than one may run
+        assert outcomes(numbers) == [*range(1, 12)]
+
+    def test_an_item_that_ended_too_late_is_a_time_out_though_nobody_looked(
+        self, backend: Any, resolved: Backend
+    ) -> None:
+        def nap(index: int) -> int:
+            time.sleep(0.4 * (index == 1))
+            return index
+
+        with ordered_imap(_Plain(3, nap), prefetch=3, backend=backend, item_timeout=0.3) as numbers:
+            numbers.start()
+            time.sleep(0.8)
+            found = outcomes(numbers)
+        assert found.pop(1) == 1 if not resolved.workers else isinstance(found.pop(1), ItemTimeoutError)
+        assert found == [0, 2]
 
     # the source
 

@@ -34,15 +34,23 @@ class Job:
     """What a run computes: ``compute(key)`` for each key of a chunk.
 
     ``subject`` is the dataset or function that the user gave. ``patience`` is the time in seconds after which a worker
-    hands back the rest of a chunk (``None``: never).
+    hands back the rest of a chunk (``None``: never), and ``limit`` the time after which an item is given up (``None``:
+    never).
     """
 
-    __slots__ = ("compute", "patience", "subject")
+    __slots__ = ("compute", "limit", "patience", "subject")
 
-    def __init__(self, compute: Callable[[Any], Any], subject: object, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        compute: Callable[[Any], Any],
+        subject: object,
+        patience: float | None = None,
+        limit: float | None = None,
+    ) -> None:
         self.compute = compute
         self.subject = subject
         self.patience = patience
+        self.limit = limit
 
 
 class Run(Protocol):

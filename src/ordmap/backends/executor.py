@@ -36,7 +36,12 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer
 
-__all__ = ["ExecutorRun", "FromExecutor", "Shipment"]
+__all__ = ["NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
+
+#: How far an executor, which can't end what it runs, keeps the promise of time-outs.
+NO_TIMEOUTS = weaker(
+    "nothing is ended: a chunk runs in a thread of its own, which is left alone with an item that takes too long"
+)
 
 _THIS_PROCESS = uuid.uuid4().hex
 _numbers = itertools.count()
@@ -122,7 +127,7 @@ class ExecutorRun:
         self._executor = executor
         self._workers = workers
         self._processes = processes
-        self._patience = job.patience
+        self._rules = (job.patience, job.limit)
         self._shipment = shipment
         self._tell_closed = closed
         self._open = True
@@ -199,7 +204,7 @@ class ExecutorRun:
             with self._lock:
                 self._payload_for[payload_for] = task
         try:
-            future = self._executor.submit(compute_chunk, self._shipment.key, task, payload, keys, self._patience)
+            future = self._executor.submit(compute_chunk, self._shipment.key, task, payload, keys, *self._rules)
         except BrokenExecutor as error:
             raise _died(error) from error
         except Exception as error:
@@ -282,6 +287,7 @@ class FromExecutor:
         clean=weaker("the workers are the executor's owner's; an item that has begun goes on to its end"),
         worker_death=weaker("`WorkerDiedError` ends the run; which item did it is not known"),
         parent_death=weaker("as the executor does it"),
+        timeouts=NO_TIMEOUTS,
         no_guard=weaker("lambdas and classes from `__main__` travel; whether its workers run `__main__` is up to it"),
     )
 

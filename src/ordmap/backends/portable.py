@@ -24,7 +24,7 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from typing import Any
 
 from ordmap.backends import Job, remote
-from ordmap.backends.executor import ExecutorRun, Shipment
+from ordmap.backends.executor import NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Pool
 from ordmap.backends.promises import row, weaker
@@ -109,7 +109,7 @@ class Processes(Pool):
     """
 
     name = "processes"
-    promises = row(worker_death=_WORKER_DEATH)
+    promises = row(worker_death=_WORKER_DEATH, timeouts=NO_TIMEOUTS)
 
     def __init__(
         self,
@@ -222,6 +222,7 @@ class Spawn(Processes):
     promises = row(
         clean=weaker("the standard library's resource tracker, one process, stays until the program ends"),
         worker_death=_WORKER_DEATH,
+        timeouts=NO_TIMEOUTS,
     )
 
     def _forks(self) -> bool:

@@ -29,7 +29,7 @@ __all__ = [
     "hold",
     "let_go",
     "portable",
-    "unpacked",
+    "unpacking",
 ]
 
 #: The process that a run belongs to, and the run's number there.
@@ -109,13 +109,15 @@ def portable(keys: Sequence[Any]) -> Sequence[Any]:
     return sent
 
 
-def unpacked(key: Any) -> Any:
-    """Return an input as it was before `portable`, or raise what keeps it from being had."""
-    if type(key) is Pickled:
-        return pickle.loads(key.data)
-    if type(key) is _Unsendable:
-        raise RemoteError(f"the input can't be pickled: {key.why}; use backend='threads'")
-    return key
+def unpacking(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function of an input that `portable` has made ready; it raises what keeps that from being had."""
+
+    def unpack_and_compute(key: Any) -> Any:
+        if type(key) is _Unsendable:
+            raise RemoteError(f"the input can't be pickled: {key.why}; use backend='threads'")
+        return compute(pickle.loads(key.data))
+
+    return unpack_and_compute
 
 
 def _rebuilt(data: bytes, worker: str) -> Callable[[Any], Any]:
@@ -129,7 +131,9 @@ def _rebuilt(data: bytes, worker: str) -> Callable[[Any], Any]:
     return compute
 
 
-def compute_chunk(key: Key, task: int, payload: Payload | None, keys: Sequence[Any], patience: float | None) -> Reply:
+def compute_chunk(  # noqa: PLR0917  an executor's tasks
+    key: Key, task: int, payload: Payload | None, keys: Sequence[Any], patience: float | None, limit: float | None
+) -> Reply:
     """Run the items of a chunk, in a worker.
 
     ``task`` is another number for each call: Dask takes calls with equal arguments for one call.
@@ -149,9 +153,13 @@ def compute_chunk(key: Key, task: int, payload: Payload | None, keys: Sequence[A
         entry = _held[key] = _Entry(_rebuilt(payload.data, worker), None)
     compute = entry.compute
     if type(keys) is list and type(keys[0]) in TRAVELLING:
-        outcomes, elapsed = run_chunk(lambda key: compute(unpacked(key)), keys, patience)
-    else:
+        compute = unpacking(compute)
+    if limit is None:
         outcomes, elapsed = run_chunk(compute, keys, patience)
+    else:
+        from ordmap.backends.watch import run_in_time  # the process engine does without
+
+        outcomes, elapsed = run_in_time(compute, keys, patience, limit)
     if entry.owner == os.getpid():
         return Reply(outcomes, elapsed, approximate_nbytes(outcomes), worker)
     packed, nbytes = pack(outcomes)

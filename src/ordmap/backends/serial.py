@@ -31,6 +31,7 @@ class Serial:
         filled=weaker("nothing is computed ahead: each item is, inside its `next()`"),
         worker_death=refused("there is no worker: what kills an item kills the program"),
         parent_death=weaker("there is no worker; an item ends with the program"),
+        timeouts=weaker("none is enforced: an item may stand in a debugger for as long as you like"),
     )
 
     def open(self, job: Job) -> _SerialRun:

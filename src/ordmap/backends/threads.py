@@ -6,14 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import takewhile
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, Pool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
+from ordmap.backends.watch import Watch
 from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk
+from ordmap.interrupts import uninterrupted
 from ordmap.outcome import Answer, approximate_nbytes, run_chunk
 
 __all__ = ["Threads"]
@@ -37,6 +39,7 @@ class Threads(Pool):
         clean=weaker("a thread that is inside an item when the iterator is closed ends when the item does"),
         worker_death=refused("a thread can't die by itself: what kills an item kills the program"),
         parent_death=weaker("the threads are in the calling process"),
+        timeouts=weaker("a thread can't be ended: it is left alone with the item, and another takes its place"),
     )
 
     def __init__(
@@ -56,7 +59,7 @@ class Threads(Pool):
             raise OrdmapError("an item can't use the pool that it runs in, which may wait for itself: make another")
         if self._crew is None:
             self._crew = _Crew(self.workers, self._initializer, self._initargs)
-        return _ThreadsRun(job, self._crew.tasks, self._closed)
+        return _ThreadsRun(job, self._crew, self._closed)
 
     def _end(self) -> None:
         crew, self._crew = self._crew, None
@@ -65,24 +68,37 @@ class Threads(Pool):
 
 
 class _Crew:
-    """Some threads and the queue that they all take their tasks from."""
+    """Some threads and the queue that they all take their tasks from.
+
+    ``limited`` are the open runs whose items have a limit of time.
+    """
 
     def __init__(self, size: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        self.tasks: SimpleQueue[tuple[_ThreadsRun, int, Chunk] | None] = SimpleQueue()
+        self.tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self.limited: set[_ThreadsRun] = set()
+        self._lock = threading.RLock()  # for who comes and goes
+        self._left = False
+        self._initializer = initializer
+        self._initargs = initargs
         self._busy: set[threading.Thread] = set()
-        self._threads = [
-            threading.Thread(
-                target=_work, args=(self.tasks, self._busy, initializer, initargs), name=f"ordmap-{i}", daemon=True
-            )
-            for i in range(size)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._watched: dict[threading.Thread, tuple[_ThreadsRun, int, Watch]] = {}
+        self._threads: list[threading.Thread] = []
+        self._hired = 0
+        for _ in range(size):
+            self._hire()
+
+    def _hire(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"ordmap-{self._hired}", daemon=True)
+        self._hired += 1
+        self._threads.append(thread)
+        thread.start()
 
     def has(self, thread: threading.Thread) -> bool:
         return thread in self._threads
 
     def leave(self) -> None:
+        with self._lock:
+            self._left = True
         for _ in self._threads:
             self.tasks.put(None)
         patient_until = time.monotonic() + _LEAVE
@@ -92,43 +108,61 @@ class _Crew:
                     break
                 thread.join(0.005)
 
+    def watch(self, run: _ThreadsRun, ticket: int, watch: Watch) -> None:
+        """Have the present thread's chunk watched by whoever waits for answers."""
+        self._watched[threading.current_thread()] = run, ticket, watch
 
-def _work(
-    tasks: SimpleQueue[tuple[_ThreadsRun, int, Chunk] | None],
-    busy: set[threading.Thread],
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-) -> None:
-    this = threading.current_thread()
-    fault: BaseException | None = None
-    if initializer is not None:
-        try:
-            initializer(*initargs)
-        except BaseException as error:
-            fault = error
-    while (task := tasks.get()) is not None:
-        run, ticket, chunk = task
-        busy.add(this)
-        try:
-            run.work(ticket, chunk, fault, this.name)
-        except BaseException as error:  # whatever it is, somebody waits for an answer
-            run.give_up(error)
-        busy.discard(this)
-        del task, run, chunk  # an idle thread keeps no dataset or result alive
+    def wait(self) -> float | None:
+        """Return the seconds after which `relieve` may have something to do; ``None``: it won't."""
+        if not self.limited and not self._watched:
+            return None
+        waits = [watch.wait() for _, _, watch in list(self._watched.values())]
+        return min((*waits, *(run.limit for run in list(self.limited) if run.limit is not None)), default=None)
+
+    def relieve(self) -> None:
+        """Leave threads alone whose items take too long: they are answered for, and others take their places."""
+        with uninterrupted(), self._lock:
+            for thread, (run, ticket, watch) in list(self._watched.items()):
+                given = watch.give_up() if not self._left else None
+                if given is not None:
+                    self._watched.pop(thread, None)
+                    self._threads.remove(thread)
+                    self._hire()
+                    run.answer(ticket, *given, thread.name)
+
+    def _work(self) -> None:
+        this = threading.current_thread()
+        fault: BaseException | None = None
+        if self._initializer is not None:
+            try:
+                self._initializer(*self._initargs)
+            except BaseException as error:
+                fault = error
+        while (task := self.tasks.get()) is not None:
+            run, ticket, chunk = task
+            self._busy.add(this)
+            wanted = True
+            try:
+                wanted = run.work(ticket, chunk, fault, this.name)
+            except BaseException as error:  # whatever it is, somebody waits for an answer
+                run.give_up(error)
+            self._busy.discard(this)
+            self._watched.pop(this, None)
+            if not wanted:
+                break
+            del task, run, chunk  # an idle thread keeps no dataset or result alive
 
 
 class _ThreadsRun:
-    def __init__(
-        self,
-        job: Job,
-        tasks: SimpleQueue[tuple[_ThreadsRun, int, Chunk] | None],
-        closed: Callable[[_ThreadsRun], None],
-    ) -> None:
+    def __init__(self, job: Job, crew: _Crew, closed: Callable[[_ThreadsRun], None]) -> None:
+        self.limit = job.limit
         self._job = job
-        self._tasks = tasks
+        self._crew = crew
         self._answers: SimpleQueue[tuple[int, Answer] | BaseException | None] = SimpleQueue()
         self._tell_closed = closed
         self._open = True
+        if job.limit is not None:
+            crew.limited.add(self)
 
     def give_up(self, error: BaseException) -> None:
         """Have the caller hear of a fault in a worker's thread."""
@@ -139,17 +173,31 @@ class _ThreadsRun:
     def submit(self, ticket: int, chunk: Chunk) -> None:
         if not self._open:
             raise OrdmapError(POOL_CLOSED)
-        self._tasks.put((self, ticket, chunk))
+        self._crew.tasks.put((self, ticket, chunk))
 
-    def work(self, ticket: int, chunk: Chunk, fault: BaseException | None, worker: str) -> None:
-        """Run a chunk, in a worker's thread."""
+    def work(self, ticket: int, chunk: Chunk, fault: BaseException | None, worker: str) -> bool:
+        """Run a chunk, in a worker's thread; ``False``: it was given up, and this thread with it."""
         if not self._open:
-            return
+            return True
         if fault is not None:
             self._answers.put(initializer_failed(fault, worker))
-            return
-        keys = chunk.keys if self._job.patience is not None else takewhile(lambda _: self._open, chunk.keys)
-        outcomes, elapsed = run_chunk(self._job.compute, keys, self._job.patience)
+            return True
+        job = self._job
+        keys = chunk.keys if job.patience is not None else takewhile(lambda _: self._open, chunk.keys)
+        if job.limit is None:
+            ran = run_chunk(job.compute, keys, job.patience)
+        else:
+            watch = Watch(job.compute, keys, job.limit)
+            self._crew.watch(self, ticket, watch)
+            given = watch.run(job.patience)
+            if given is None:
+                return False
+            ran = given
+        self.answer(ticket, *ran, worker)
+        return True
+
+    def answer(self, ticket: int, outcomes: list[Any], elapsed: float, worker: str) -> None:
+        """Put in the answer for a chunk."""
         self._answers.put((ticket, Answer(outcomes, elapsed, approximate_nbytes(outcomes), worker)))
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
@@ -157,7 +205,11 @@ class _ThreadsRun:
         if not self._open and self._answers.empty():
             raise OrdmapError(POOL_CLOSED)
         while (wait and not answers) or not self._answers.empty():
-            answer = self._answers.get()
+            try:
+                answer = self._answers.get(timeout=self._crew.wait())
+            except Empty:
+                self._crew.relieve()
+                continue
             if answer is None:
                 break
             if isinstance(answer, BaseException):
@@ -170,5 +222,9 @@ class _ThreadsRun:
 
     def close(self) -> None:
         self._open = False
+        self._crew.limited.discard(self)
         self._answers.put(OrdmapError(POOL_CLOSED))
         self._tell_closed(self)
+
+
+_Task = tuple[_ThreadsRun, int, Chunk]

@@ -16,6 +16,7 @@ from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
 from ordmap.engine.run import EngineRun
+from ordmap.engine.worker import Held
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import uninterrupted
 
@@ -154,7 +155,7 @@ os.register_at_fork(after_in_child=_begin_all_anew)
 
 def _parcel(job: Job) -> Parcel:
     try:
-        return Parcel((job.compute, job.patience))
+        return Parcel(tuple(Held.of(job)))
     except OSError as error:
         raise BackendUnavailableError(f"the dataset can't be sent to workers that run already: {error}") from error
     except Exception as error:

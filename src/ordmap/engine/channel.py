@@ -53,19 +53,21 @@ Ends = tuple[socket.socket, socket.socket]
 
 
 @contextlib.contextmanager
-def to_worker() -> Iterator[tuple[Ends, Ends]]:
+def to_worker() -> Iterator[tuple[Ends, Ends, int]]:
     """Open the channels of a worker that is started in here, its results' and its leash: our ends, and its own.
 
-    Its own are closed here at the end. So are ours if it can't be started.
+    Its own are closed here at the end. So are ours if it can't be started, and a memory file that both have.
     """
     with contextlib.ExitStack() as both, contextlib.ExitStack() as ours:
+        file = new_file()
+        ours.callback(os.close, file)
         ends = []
         for _ in range(2):
             one, other = pair()
             _callers.add(ours.enter_context(one))
             ends.append((one, both.enter_context(other)))
         (results, own_results), (leash, own_leash) = ends
-        yield (results, leash), (own_results, own_leash)
+        yield (results, leash), (own_results, own_leash), file
         ours.pop_all()
 
 

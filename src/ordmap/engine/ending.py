@@ -12,12 +12,12 @@ import select
 import signal
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ordmap.engine.staff import Worker
 
-__all__ = ["end_workers", "has_ended", "reap", "said"]
+__all__ = ["Death", "end_workers", "has_ended", "reap", "said"]
 
 #: Seconds that a worker with nothing in hand has to leave by itself, which includes its finalizers.
 _LEAVE = 1.0
@@ -27,6 +27,17 @@ _GRACE = 0.1
 
 #: Seconds after which not even SIGKILL is waited for any longer: the kernel itself is stuck in a system call.
 _GIVE_UP = 5.0
+
+
+class Death(NamedTuple):
+    """How a worker ended: its exit code, where known, and where it was if its own clock ended it."""
+
+    worker: str
+    code: int | None
+    stack: str
+
+    def __str__(self) -> str:
+        return f"worker {self.worker} {said(self.code)}"
 
 
 def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:

@@ -34,7 +34,7 @@ class Fork:
         self._initargs = initargs
 
     def __call__(self, crew: Crew, number: int) -> Worker:
-        with channel.to_worker() as (ours, theirs), crew.taking.dup() as tasks, crew.offers.dup() as offers:
+        with channel.to_worker() as (ours, theirs, stack_file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
             own_results, own_leash = theirs
             seat = Seat(
                 number,
@@ -43,6 +43,7 @@ class Fork:
                 offers,
                 own_results,
                 own_leash,
+                stack_file,
                 crew.jobs.held,
                 crew.jobs.newest,
                 crew.allowance,
@@ -54,7 +55,7 @@ class Fork:
                 _be_worker(seat, ours)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
-            return Worker(number, pid, *ours, crew.board)
+            return Worker(number, pid, *ours, stack_file, crew.board)
 
 
 def _mark_classes() -> None:

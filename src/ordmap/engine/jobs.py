@@ -31,7 +31,7 @@ class Jobs:
     def add(self, job: Job, parcel: Parcel | None) -> int:
         """Give a job its number; with a parcel, send it to the workers that there are."""
         self.newest += 1
-        self.held[self.newest] = Held(job.compute, job.patience)
+        self.held[self.newest] = Held.of(job)
         if parcel is not None:
             self._parcels[self.newest] = parcel
             for worker in self._staff:
@@ -55,7 +55,7 @@ class Jobs:
             return None
         known, number = self._kept
         same = known.subject is job.subject and type(known.compute) is type(job.compute)
-        return number if same and known.patience == job.patience else None
+        return number if same and (known.patience, known.limit) == (job.patience, job.limit) else None
 
     def forget(self, number: int) -> None:
         """Have the workers let go of a job that no run needs any more, unless it is kept."""

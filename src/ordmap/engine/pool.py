@@ -30,7 +30,8 @@ from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, initializer_failed
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
-from ordmap.engine.ending import end_workers, has_ended, reap, said
+from ordmap.engine.clock import TIMED_OUT
+from ordmap.engine.ending import Death, end_workers, has_ended, reap
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, free_memory
@@ -41,6 +42,7 @@ from ordmap.engine.shelf import Lent, Shelf, room
 from ordmap.engine.staff import Staff, Worker
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError, WorkerDiedError
 from ordmap.interrupts import uninterrupted
+from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
 
 __all__ = ["Crew", "Launch"]
@@ -157,16 +159,16 @@ class Crew:
                 self._rouse()  # whoever polls sends what there was no room for
             if keep and (forgotten := self.jobs.keep(job, number)) is not None:
                 self._forget_job(forgotten)
-            return self._joined(number)
+            return self._joined(number, job)
 
     def join_kept(self, job: Job) -> EngineRun | None:
         """Begin a run of the job that was kept, if this is the same."""
         with self._lock:
             number = self.jobs.kept(job)
-            return None if number is None else self._joined(number)
+            return None if number is None else self._joined(number, job)
 
-    def _joined(self, number: int) -> EngineRun:
-        run = EngineRun(self, number)
+    def _joined(self, number: int, job: Job) -> EngineRun:
+        run = EngineRun(self, number, job.limit)
         self.runs.add(run)
         return run
 
@@ -454,52 +456,51 @@ class Crew:
                 self._replace(worker)
 
     def _replace(self, worker: Worker) -> None:
-        code = reap(worker)
+        death = Death(worker.name, reap(worker), worker.read_stack())
         self._staff.remove(worker)
-        how = f"worker {worker.name} {said(code)}"
         if self.board.has_begun(worker.number):
             self._stillborn = 0
         else:
             self._stillborn += 1
             if self._stillborn >= _DEATHS:
-                self._fault = WorkerDiedError(f"workers die before they begin; the last: {how}")
+                self._fault = WorkerDiedError(f"workers die before they begin; the last: {death}")
                 return
-        self._recover(worker, how)
+        self._recover(worker, death)
         self.board.clear(worker.number)
         try:
             self._hire(worker.number)
         except OSError as error:
-            self._fault = WorkerDiedError(f"{how}, and no other can be started: {error}")
+            self._fault = WorkerDiedError(f"{death}, and no other can be started: {error}")
 
-    def _recover(self, worker: Worker, how: str) -> None:
+    def _recover(self, worker: Worker, death: Death) -> None:
         """Send again what is lost with a worker, and answer for the item that ended it."""
         serial, state, *_ = self.board.row(worker.number)
         culprit = self._ledger.find(serial)
         if culprit is not None and not worker.condemned:
-            self._blame(culprit, state, how)
+            self._blame(culprit, state, death)
         self._ledger.give_out_lost(worker.number)
 
-    def _blame(self, task: Task, state: int, how: str) -> None:
+    def _blame(self, task: Task, state: int, death: Death) -> None:
         """Count a death against the chunk that the worker had in hand."""
         if state >= ITEM:
             place = state - ITEM
-            raised = Raised(WorkerDiedError(f"{how} while it computed this item"))
+            raised = _ended_by(death, task.run.limit)
             if place:
                 # What came before died with the worker: it is done again, to its end, and the answer ends with this.
                 task.cut(place)
                 task.patient = True
                 task.dead = raised
             else:
-                self._finish(task, Answer([raised], 0.0, 0, how.split()[1]))
+                self._finish(task, Answer([raised], 0.0, 0, death.worker))
         elif state == LOADING:
             self._unloaded += 1
             if self._unloaded >= _DEATHS:
-                task.run.fault = WorkerDiedError(f"workers die while they unpickle the job; the last: {how}")
+                task.run.fault = WorkerDiedError(f"workers die while they unpickle the job; the last: {death}")
         else:
             task.deaths += 1
             if task.deaths >= _DEATHS:
-                raised = Raised(WorkerDiedError(f"workers die while they unpickle this input; the last: {how}"))
-                self._finish(task, Answer([raised], 0.0, 0, how.split()[1]))
+                raised = Raised(WorkerDiedError(f"workers die while they unpickle this input; the last: {death}"))
+                self._finish(task, Answer([raised], 0.0, 0, death.worker))
 
     # The end
 
@@ -545,6 +546,13 @@ class Crew:
         for pid in pids:
             close_lost(pid)
         self._ledger.clear()
+
+
+def _ended_by(death: Death, limit: float | None) -> Raised:
+    """Return the failure of an item with which its worker ended."""
+    if limit is None or death.code != TIMED_OUT:
+        return Raised(WorkerDiedError(f"{death} while it computed this item"))
+    return Raised(too_long(limit, limit, f"was ended, with its worker {death.worker}", death.stack), death.stack)
 
 
 def _copied(fault: OrdmapError) -> OrdmapError:

@@ -17,10 +17,14 @@ __all__ = ["EngineRun"]
 
 
 class EngineRun:
-    """A run of the engine; ``number`` says to the workers which job its chunks are for."""
+    """A run of the engine; ``number`` says to the workers which job its chunks are for.
 
-    def __init__(self, crew: Crew, number: int) -> None:
+    ``limit``: the seconds that an item may take.
+    """
+
+    def __init__(self, crew: Crew, number: int, limit: float | None) -> None:
         self.number = number
+        self.limit = limit
         self.closed = False
         self.fault: OrdmapError | None = None
         self.when_closed: Callable[[EngineRun], None] | None = None

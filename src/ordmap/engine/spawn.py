@@ -42,7 +42,7 @@ class Interpreter:
             ) from error
 
     def __call__(self, crew: Crew, number: int) -> Worker:
-        with channel.to_worker() as (ours, theirs):
+        with channel.to_worker() as (ours, theirs, stack_file):
             own_results, own_leash = theirs
             files = (
                 crew.board_file,
@@ -50,6 +50,7 @@ class Interpreter:
                 crew.offers.fileno(),
                 own_results.fileno(),
                 own_leash.fileno(),
+                stack_file,
                 self._luggage.file,
             )
             code = (
@@ -62,12 +63,12 @@ class Interpreter:
                 command, pass_fds=files, stdin=subprocess.DEVNULL, process_group=0
             )
             process.returncode = 0  # the crew waits for it
-            return Worker(number, process.pid, *ours, crew.board)
+            return Worker(number, process.pid, *ours, stack_file, crew.board)
 
 
-def main(files: tuple[int, int, int, int, int, int], number: int, workers: int, allowance: tuple[int, int]) -> NoReturn:
+def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int, int]) -> NoReturn:
     """Be a worker: all that a fresh interpreter does."""
-    board_file, taking, offers, results, leash, luggage = files
+    board_file, taking, offers, results, leash, stack_file, luggage = files
     for file in files:
         os.set_inheritable(file, False)
     leash_end = socket.socket(fileno=leash)
@@ -94,6 +95,7 @@ def main(files: tuple[int, int, int, int, int, int], number: int, workers: int, 
         socket.socket(fileno=offers),
         socket.socket(fileno=results),
         leash_end,
+        stack_file,
         {},
         0,
         allowance,

@@ -27,10 +27,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from ordmap.backends.remote import TRAVELLING, unpacked
+from ordmap.backends import Job
+from ordmap.backends.remote import TRAVELLING, unpacking
 from ordmap.engine import blocks, channel
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
+from ordmap.engine.clock import Clock
 from ordmap.engine.codec import encode
 from ordmap.engine.memory import keep_freed_memory
 from ordmap.engine.message import (
@@ -69,10 +71,19 @@ _RETRY = 0.010
 
 
 class Held(NamedTuple):
-    """A run's job, at a worker: what to call, and the seconds after which the rest of a chunk is handed back."""
+    """A run's job, at a worker: what to call, and the seconds after which the rest of a chunk is handed back.
+
+    ``limit``: the seconds that an item may take.
+    """
 
     compute: Callable[[Any], Any]
     patience: float | None
+    limit: float | None
+
+    @classmethod
+    def of(cls, job: Job) -> Held:
+        """Return what a worker needs of a job."""
+        return cls(job.compute, job.patience, job.limit)
 
 
 class _Unread(NamedTuple):
@@ -86,7 +97,8 @@ class Seat(NamedTuple):
 
     ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last
     run whose job is among them. ``allowance``: how many blocks, of how many bytes, it may have. ``leash`` is the end
-    of a channel that nobody writes to, and that breaks with the caller's death.
+    of a channel that nobody writes to, and that breaks with the caller's death. ``stack_file`` is where the clock
+    writes, for the caller, what the item was at that it ended.
     """
 
     number: int
@@ -95,6 +107,7 @@ class Seat(NamedTuple):
     offers: socket.socket
     results: socket.socket
     leash: socket.socket
+    stack_file: int
     jobs: Mapping[int, Held]
     newest: int
     allowance: tuple[int, int]
@@ -175,6 +188,7 @@ class _Worker:
         self._newest = seat.newest
         self._arena = blocks.current = Arena(seat.board, seat.number, *seat.allowance)
         self._outbox = channel.Outbox(seat.results)
+        self._clock = Clock(seat.stack_file)
         self._pending: deque[Order] = deque()
         self._pending_since = 0.0
         self._waited = 0.0  # seconds, for the last chunk
@@ -330,7 +344,7 @@ class _Worker:
         if job is None:
             row[0] = 0
             return
-        compute, keys = _inputs(order, job.compute)
+        compute, keys = self._inputs(order, job)
         outcomes: list[Any] = []
         nbytes = 0
         kind = PLAIN
@@ -365,14 +379,26 @@ class _Worker:
                 break
             self._heed()
             if order.run not in self._jobs:
+                self._clock.stop()
                 self._take_back(lent)
                 row[0] = 0
                 return
         del result  # an idle worker keeps no result alive
+        self._clock.stop()
         elapsed = clock() - began
         head = NEWS.pack(kind, order.serial, elapsed, nbytes + 32 * len(outcomes))
         self._answer(head, outcomes, lent)
         row[0] = 0
+
+    def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+        """Return what to call, and with what: an input that is not plain is unpickled within its item."""
+        compute = job.compute
+        keys: Sequence[Any] = order.keys if isinstance(order.keys, range) else pickle.loads(order.keys)
+        if type(keys[0]) in TRAVELLING:
+            compute = unpacking(compute)
+        if job.limit is not None:
+            compute = self._clock.timed(compute, job.limit)
+        return compute, keys
 
     def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:
         """Send the outcomes of a chunk, and the blocks that they lie in."""
@@ -425,18 +451,3 @@ def _compute_in_one_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
         torch.set_num_threads(1)
-
-
-def _inputs(order: Order, compute: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Sequence[Any]]:
-    """Return what to call, and with what: an input that is not plain is unpickled within its item."""
-    if isinstance(order.keys, range):
-        return compute, order.keys
-    keys = pickle.loads(order.keys)
-    return (_unpacking(compute) if type(keys[0]) in TRAVELLING else compute), keys
-
-
-def _unpacking(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def unpack_and_compute(key: Any) -> Any:
-        return compute(unpacked(key))
-
-    return unpack_and_compute

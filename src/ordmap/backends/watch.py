@@ -1,0 +1,122 @@
+"""An item's limit of time where it runs in a thread, which can't be ended: the item is left alone in it.
+
+::
+
+    worker's thread   Watch.run ──> outcomes             (None: somebody has given up on it meanwhile)
+    who watches it    Watch.give_up ──> outcomes so far, and the `ItemTimeoutError` of the present item
+
+Whoever of the two comes first answers for the chunk.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ordmap.limit import timed, too_long
+from ordmap.outcome import Raised, run_chunk
+
+__all__ = ["Watch", "run_in_time"]
+
+#: The least time to wait for an item that is overdue by now, in seconds: it may just be ending.
+_MOMENT = 0.001
+
+
+class Watch:
+    """A chunk that one thread runs and others watch."""
+
+    def __init__(self, compute: Callable[[Any], Any], keys: Iterable[Any], limit: float) -> None:
+        self._compute = timed(compute, limit)
+        self._keys = keys
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._outcomes: list[Any] = []
+        self._thread = 0
+        self._items = 0  # that have begun
+        self._first_began = 0.0
+        self._began: float | None = None  # when the present item did
+        self._given_up = False
+
+    def run(self, patience: float | None) -> tuple[list[Any], float] | None:
+        """Run the chunk, in this thread; see `run_chunk`. ``None``: nobody wants it any more."""
+        self._thread = threading.get_ident()
+        ran = run_chunk(self._compute, self._begun(), patience, self._outcomes)
+        with self._lock:
+            self._began = None
+            return None if self._given_up else ran
+
+    def _begun(self) -> Iterator[Any]:
+        """Yield the keys, and note when each item begins; no more of them once the chunk is given up."""
+        for key in self._keys:
+            with self._lock:
+                if self._given_up:
+                    return
+                self._items += 1
+                self._began = time.perf_counter()
+                self._first_began = self._first_began or self._began
+            yield key
+
+    def wait(self) -> float:
+        """Return the seconds after which to look again whether an item takes too long."""
+        began = self._began
+        return self._limit if began is None else max(began + self._limit - time.perf_counter(), _MOMENT)
+
+    def give_up(self) -> tuple[list[Any], float] | None:
+        """Return the outcomes so far, and how long they took, if the present item takes too long: it is one of them."""
+        with self._lock:
+            began = self._began
+            if began is None or self._given_up or len(self._outcomes) >= self._items:
+                return None
+            elapsed = time.perf_counter() - began
+            if elapsed <= self._limit:
+                return None
+            self._given_up = True
+        stack = _stack(self._thread)
+        error = too_long(self._limit, elapsed, "was left alone in its thread", stack)
+        return [*self._outcomes[: self._items - 1], Raised(error, stack)], began - self._first_began
+
+
+def run_in_time(
+    compute: Callable[[Any], Any], keys: Iterable[Any], patience: float | None, limit: float
+) -> tuple[list[Any], float]:
+    """Run a chunk in a thread of its own, which is left alone with an item that takes too long. See `run_chunk`."""
+    watch = Watch(compute, keys, limit)
+    ended: SimpleQueue[tuple[list[Any], float] | BaseException | None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            ended.put(watch.run(patience))
+        except BaseException as error:  # whatever it is, somebody waits
+            ended.put(error)
+
+    thread = threading.Thread(target=run, name="ordmap-item", daemon=True)
+    thread.start()
+    while True:
+        try:
+            ran = ended.get(timeout=watch.wait())
+        except Empty:
+            given = watch.give_up()
+            if given is not None:
+                return given
+        else:
+            thread.join()
+            if isinstance(ran, BaseException):
+                raise ran
+            assert ran is not None  # noqa: S101  nobody else gives up on it
+            return ran
+
+
+def _stack(thread: int) -> str:
+    """Return where the item of a thread is, as text."""
+    frame = sys._current_frames().get(thread)
+    if frame is None:
+        return ""
+    frames = traceback.extract_stack(frame)
+    while any(one.filename == timed.__code__.co_filename for one in frames):
+        frames.pop(0)
+    return "".join(traceback.format_list(frames))
