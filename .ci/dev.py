@@ -3,6 +3,7 @@
 
 python3 .ci/dev.py demo [ARGS…]   set up .venv, and run `ordmap demo ARGS`
 python3 .ci/dev.py test [ARGS…]   set up .venv with what the tests need, and run `pytest ARGS`
+python3 .ci/dev.py test-torch     set up .venv with PyTorch as well, and run the tests that need it
 python3 .ci/dev.py check          lint, types and docs
 
 The package is built and installed from its wheel, not linked to: what the tests see is what is shipped. It is
@@ -52,6 +53,9 @@ def main(arguments: list[str]) -> int:
     if command == "test":
         set_up(["test"])
         return last([str(PYTHON), "-m", "pytest", *rest])
+    if command == "test-torch" and not rest:
+        set_up(["test", "torch"])
+        return last([str(PYTHON), "-m", "pytest", "tests/test_torch.py"])
     if command == "check" and not rest:
         set_up(["test", "lint", "docs"])
         return check()

@@ -31,6 +31,28 @@ def test_a_warm_pool_gets_the_next_dataset_and_keeps_its_workers():
         assert len(pids) <= 2
 
 
+def test_interpreters_are_started_side_by_side(script, monkeypatch):
+    """Each waits, before it runs a line of ours, until all are there: in a row they would wait for ever."""
+    started = script("", "started")
+    script(
+        f"""
+import os, time
+with open({str(started)!r}, "a") as file:
+    file.write(".")
+give_up = time.monotonic() + 30
+while os.path.getsize({str(started)!r}) < 3:
+    time.sleep(0.002)
+    if time.monotonic() > give_up:
+        os._exit(1)
+""",
+        "sitecustomize.py",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(started.parent), prepend=os.pathsep)
+    with Spawn(3) as pool:
+        assert list(ordered_imap(range(6), backend=pool)) == [*range(6)]
+    assert started.read_text() == "..."
+
+
 def test_a_static_dataset_is_sent_once():
     class Counted(Items):
         pickled = 0
