@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import gc
 import os
+import pickle
 import random
 import resource
 import signal
@@ -118,6 +119,20 @@ def test_arrays_that_differ_in_one_thing_only_come_back_as_they_are(size):
     for _ in range(2):
         for i, got in enumerate(ordered_imap(Items(90, item), 1, 16)):
             assert equal(got, item(i))
+
+
+def test_an_array_that_calls_itself_writeable_but_is_not_changes_no_other():
+    """numpy warns when one looks at that flag of such an array, which is an error here."""
+
+    def item(i):
+        plain = np.full(1000, float(i))
+        return np.broadcast_arrays(plain, np.zeros((1, 1)))[0] if i in first else plain[None]
+
+    for first in ({0}, {1, 5}):
+        found = list(ordered_imap(Items(8, item), 1))
+        expected = [pickle.loads(pickle.dumps(item(i), 5)) for i in range(8)]
+        assert [x.flags.writeable for x in found] == [x.flags.writeable for x in expected]
+        assert all((x == i).all() for i, x in enumerate(found))
 
 
 def test_a_user_s_own_way_to_pickle_arrays_is_taken(monkeypatch):

@@ -69,7 +69,7 @@ def test_an_item_that_holds_the_gil_in_c_is_ended(make):
     error = found.pop(1)
     assert found == [True, False, True]
     assert isinstance(error, ItemTimeoutError)
-    assert "ran for 0.5 s, longer than item_timeout=0.5, and was ended, with its worker" in str(error)
+    assert "ran for 0.5 s with item_timeout=0.5, and was ended, with its worker" in str(error)
     frames = re.findall(r'File "(.*)", line \d+ in (\w+)', error.stack)
     assert frames[0][1] == "match"
     assert frames[0][0].endswith("__init__.py")

@@ -25,6 +25,9 @@ def test_tensors_come_back_equal_and_writable_and_are_not_copied_twice(backend):
             "small": torch.tensor([i]),
             "none": torch.zeros(0, 3),
             "parameter": torch.nn.Parameter(torch.ones(5_000) * i),
+            "channels last": torch.arange(12_000.0).reshape(2, 3, 40, 50).to(memory_format=torch.channels_last) + i,
+            "transposed": torch.ones(70, 90, dtype=torch.bfloat16).T * i,
+            "every second": torch.arange(9_000)[::2],
             "numpy too": np.full(5_000, i),
         }
 
@@ -33,6 +36,8 @@ def test_tensors_come_back_equal_and_writable_and_are_not_copied_twice(backend):
             assert type(got[name]) is type(expected), name
             assert got[name].dtype == expected.dtype, name
             assert (got[name] == expected).all(), name
+            if name in {"channels last", "transposed"}:
+                assert got[name].stride() == expected.stride(), name
         assert got["parameter"].requires_grad
         assert lies_in_a_block(got["plain"].data_ptr())
         got["plain"] += 1
@@ -49,3 +54,21 @@ def test_a_worker_forked_after_torch_has_used_its_threads_does_not_wait_for_them
 def test_a_kept_torch_view_of_an_array_keeps_it():
     kept = [torch.from_numpy(x)[100:] for x in ordered_imap(Items(100, lambda i: np.full(5_000, i)), 2, 8)]
     assert all((x == i).all() for i, x in enumerate(kept))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor:UserWarning", "ignore:TypedStorage:UserWarning")
+def test_a_quantised_tensor_keeps_its_scale():
+    def item(i):
+        return torch.quantize_per_tensor(torch.arange(5_000.0) % 90 + i, 0.5, 3, torch.quint8)
+
+    for i, got in enumerate(ordered_imap(Items(3, item), 2)):
+        assert (got.dequantize() == item(i).dequantize()).all()
+
+
+def test_a_tensor_keeps_what_the_user_has_written_on_it():
+    def item(i):
+        tensor = torch.ones(5_000)
+        tensor.label = f"number {i}"
+        return tensor
+
+    assert [x.label for x in ordered_imap(Items(3, item), 2)] == ["number 0", "number 1", "number 2"]

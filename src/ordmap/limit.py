@@ -17,7 +17,7 @@ __all__ = ["timed", "too_long"]
 
 def too_long(limit: float, elapsed: float, what: str, stack: str = "") -> ItemTimeoutError:
     """Return the error of an item that ran too long; ``what`` became of it."""
-    message = f"the item ran for {elapsed:.3g} s, longer than item_timeout={limit:g}, and {what}"
+    message = f"the item ran for {elapsed:.3g} s with item_timeout={limit:g}, and {what}"
     return ItemTimeoutError(message, limit=limit, elapsed=elapsed, stack=stack)
 
 

@@ -88,7 +88,8 @@ def _is_plain(array: Any) -> bool:
 def array_key(value: Any) -> tuple[str, tuple[int, ...], bool] | None:
     """Return all that the pickle of a plain array depends on, since the buffer is no part of it; else ``None``."""
     if type(value) is _ndarray and _ndarray not in copyreg.dispatch_table and _is_plain(value):
-        return value.dtype.char, value.shape, value.flags.writeable
+        # Not what its flags say: an array of numpy.broadcast_arrays calls itself writeable, and is pickled read-only.
+        return value.dtype.char, value.shape, memoryview(value).readonly
     return None
 
 
@@ -106,10 +107,11 @@ def _register_torch(torch: Any) -> None:
     """Have CPU tensors travel as the arrays that they are."""
 
     def reduced(value: Any) -> Any:
-        if value.device.type == "cpu" and value.layout is torch.strided and not value.requires_grad:
+        strided = value.device.type == "cpu" and value.layout is torch.strided
+        if strided and not value.requires_grad and not value.is_quantized and not vars(value):
             try:
-                return _reduced_tensor(torch, value.contiguous())
-            except (TypeError, RuntimeError):  # a lazy or quantised tensor
+                return _reduced_tensor(torch, value)
+            except (TypeError, RuntimeError):  # a lazy tensor
                 pass
         return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
@@ -117,10 +119,20 @@ def _register_torch(torch: Any) -> None:
 
 
 def _reduced_tensor(torch: Any, tensor: Any) -> tuple[Any, ...]:
+    if not tensor.is_contiguous():
+        order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+        dense = tensor.permute(order)
+        if dense.is_contiguous():  # channels last, or transposed: it comes back so
+            return _permuted, (dense, sorted(range(len(order)), key=order.__getitem__))
+        tensor = tensor.contiguous()
     try:
         return torch.from_numpy, (tensor.numpy(),)
     except TypeError:  # a type that numpy lacks, such as bfloat16
         return _tensor, (tensor.reshape(-1).view(torch.uint8).numpy(), tensor.dtype, tensor.shape)
+
+
+def _permuted(tensor: Any, order: list[int]) -> Any:
+    return tensor.permute(order)
 
 
 def _tensor(data: Any, dtype: Any, shape: Any) -> Any:
