@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import re
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy
 import pytest
 
-from ordmap import ItemTimeoutError, Processes, Spawn, Threads, ordered_imap, ordered_map
+from ordmap import ItemTimeoutError, OrdmapError, Processes, Spawn, Threads, ordered_imap, ordered_map
 from ordmap.backends import portable
 from ordmap.backends.watch import run_in_time
 from ordmap.engine import available
@@ -41,7 +43,7 @@ class SlowToPickle:
 # What is refused
 
 
-@pytest.mark.parametrize("value", ["3", True, b"1", [1], object()])
+@pytest.mark.parametrize("value", ["3", True, numpy.True_, b"1", bytearray(b"1"), [1], object()])
 def test_what_is_no_number_of_seconds_is_refused(value):
     with pytest.raises(TypeError, match=r"item_timeout must be a number of seconds or None.*item_timeout=30"):
         ordered_imap("abc", item_timeout=value)
@@ -53,7 +55,7 @@ def test_what_can_be_no_limit_is_refused(value):
         ordered_map(abs, [1], item_timeout=value)
 
 
-@pytest.mark.parametrize("value", [5, 5.0, numpy.float32(5), 1e300, None])
+@pytest.mark.parametrize("value", [5, 5.0, numpy.float32(5), numpy.int8(5), 1e300, 10**400, None])
 @pytest.mark.parametrize("backend", ["serial", "threads", "processes"])
 def test_any_number_of_seconds_will_do(value, backend):
     assert list(ordered_imap("abc", backend=backend, item_timeout=value)) == ["a", "b", "c"]
@@ -128,9 +130,10 @@ def test_a_worker_that_waits_is_not_timed(make):
 
 
 @engines
-def test_what_comes_after_an_item_is_not_timed(make):
+@pytest.mark.parametrize("seconds", [0, 0.02])
+def test_what_comes_after_an_item_is_not_timed(make, seconds):
     def work(_):
-        time.sleep(0.02)
+        time.sleep(seconds)
         return SlowToPickle()
 
     assert list(ordered_map(work, range(3), backend=make(2), item_timeout=0.4)) == [7, 7, 7]
@@ -185,23 +188,56 @@ def test_a_time_out_is_no_death_and_a_death_no_time_out(make):
     assert [type(one).__name__ for one in found] == ["int", "WorkerDiedError", "ItemTimeoutError", "int"]
 
 
+@engines
+def test_the_clock_is_made_ready_again_where_other_items_have_used_its_signal(make):
+    def use_it(_):
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    with make(1) as pool:
+        assert list(ordered_map(abs, [0], backend=pool, item_timeout=20)) == [0]
+        assert list(ordered_map(use_it, [0], backend=pool)) == [None]
+        (found,) = outcomes(ordered_map(match, [ENDLESS], backend=pool, item_timeout=0.3))
+        assert " in match" in found.stack
+
+
+@engine
+def test_a_time_out_is_one_though_somebody_else_waits_for_our_children(script):
+    program = script(
+        """
+import signal, time
+from ordmap import ordered_map
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel does
+numbers = ordered_map(time.sleep, [0, 60], workers=1, item_timeout=0.3)
+assert next(numbers) is None
+try:
+    next(numbers)
+except TimeoutError as error:
+    print(error.index)
+"""
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("1\n", "", 0)
+
+
 @engine
 def test_a_timer_that_the_caller_has_set_by_faulthandler_holds_no_worker_up(script):
     """A fork inherits it without its thread: `faulthandler` would wait for that for ever."""
     program = script(
         """
-        import faulthandler, time
-        from ordmap import ordered_map
+import faulthandler, time
+from ordmap import ordered_map
 
-        faulthandler.dump_traceback_later(1000)
-        numbers = ordered_map(time.sleep, [0, 60, 0], workers=2, item_timeout=0.3)
-        assert next(numbers) is None
-        try:
-            next(numbers)
-        except TimeoutError as error:
-            print(error.index)
-        assert next(numbers) is None
-        """.replace("\n        ", "\n")
+faulthandler.dump_traceback_later(1000)
+numbers = ordered_map(time.sleep, [0, 60, 0], workers=2, item_timeout=0.3)
+assert next(numbers) is None
+try:
+    next(numbers)
+except TimeoutError as error:
+    print(error.index)
+assert next(numbers) is None
+"""
     )
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("1\n", "", 0)
@@ -276,6 +312,58 @@ def test_what_a_thread_gives_that_was_left_alone_comes_nowhere():
         wait_until(lambda: 1 in worked, "the item has come to its end")
     assert found == [0, 2, 3, 4, 5]
     assert sorted(worked) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_thread_left_alone_keeps_no_results_of_others_alive():
+    release = threading.Event()
+    made = []
+
+    def work(index):
+        if index == 2:
+            release.wait(60)
+        result = numpy.full(3, index)
+        made.append(weakref.ref(result))
+        return result
+
+    numbers = ordered_map(work, range(3), workers=1, backend="threads", prefetch=3, chunksize=3, item_timeout=0.2)
+    assert [next(numbers)[0] for _ in range(2)] == [0, 1]
+    with pytest.raises(ItemTimeoutError):
+        next(numbers)
+    gc.collect()
+    assert [ref() for ref in made] == [None, None]
+    numbers.close()
+    release.set()
+
+
+def test_a_thread_that_takes_anothers_place_lets_signals_through():
+    """Its programs could not be ended by them, else."""
+
+    def work(index):
+        if index == 0:
+            release.wait(60)
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    release = threading.Event()
+    found = outcomes(ordered_map(work, range(4), workers=1, backend="threads", item_timeout=0.2))
+    release.set()
+    assert isinstance(found.pop(0), ItemTimeoutError)
+    assert found == [set()] * 3
+
+
+def test_where_no_thread_can_be_started_that_is_said_and_nothing_is_lost(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    release = threading.Event()
+    with Threads(2) as pool:
+        one = ordered_map(lambda _: release.wait(60), range(2), prefetch=2, backend=pool, item_timeout=0.2).start()
+        other = ordered_map(abs, range(3), backend=pool)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(OrdmapError, match="no thread can be started to go on with the others: can't start"):
+                next(other)
+        release.set()
+        assert [type(error) for error in outcomes(one)] == [ItemTimeoutError] * 2
 
 
 def test_a_pool_that_is_closed_with_a_thread_left_alone_hires_nobody():

@@ -59,8 +59,9 @@ class WorkerDiedError(OrdmapError):
 class ItemTimeoutError(OrdmapError, TimeoutError):
     """An item ran for longer than the call's ``item_timeout``.
 
-    ``limit`` is that time and ``elapsed`` how long the item ran until it ended, or was given up; both in seconds.
-    ``stack`` says where it was when it was given up; it is empty where the item came to an end, too late.
+    ``limit`` is that time, and ``elapsed`` how long the item ran until it came to its end or was given up, both in
+    seconds; where its worker was ended that is the limit. ``stack`` says where it was when it was given up, as text;
+    it is empty where the item came to its end, too late, and where it had closed all files.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ordmap.backends import Backend, resolve
@@ -63,9 +64,10 @@ def ordered_imap(
         chunksize: How many items travel together; ``None``: adapted to their duration and size.
         item_timeout: Seconds that an item may run in its worker, not counting the time that it waits for one; ``None``:
             as long as it takes. One that takes longer costs itself: ``next()`` raises an `ItemTimeoutError`, also where
-            it came to its end too late, and goes on with the following item. A worker process is ended in the midst of
-            it, whatever it does there, and replaced; a thread is left alone with it, and replaced; ``"serial"`` does
-            not enforce it. In worker processes the items can't use SIGALRM then.
+            it came to its end too late, and goes on with the following item. On Linux its worker process is ended in
+            the midst of it, even in C code, and replaced; elsewhere, and in threads, it is left alone and another
+            thread goes on; ``"serial"`` does not enforce it. The time to pickle its result does not count. In worker
+            processes the items can't use SIGALRM then.
 
     Returns:
         An `OrderedIterator`.
@@ -230,12 +232,9 @@ def _whole(name: str, value: object, *, least: int, instead: str) -> int:
 def _seconds(name: str, value: object) -> float:
     """Return the value of an argument in seconds as a ``float``, or refuse it."""
     instead = f"write the seconds, such as {name}=30, or {name}=None for no limit"
-    try:
-        seconds = None if isinstance(value, str | bytes | bool) else float(value)  # type: ignore[arg-type]
-    except TypeError:
-        seconds = None
-    if seconds is None:
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number of seconds or None, not {value!r}; {instead}")
-    if not 0 < seconds < math.inf:
+    number: Any = value
+    if not 0 < number < math.inf:
         raise ValueError(f"{name}={value!r}: it must be more than 0, and not infinite; {instead}")
-    return min(seconds, threading.TIMEOUT_MAX)
+    return float(min(number, threading.TIMEOUT_MAX))

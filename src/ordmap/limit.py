@@ -12,12 +12,12 @@ from typing import Any
 
 from ordmap.errors import ItemTimeoutError
 
-__all__ = ["timed", "too_long"]
+__all__ = ["FRAME", "timed", "too_long"]
 
 
 def too_long(limit: float, elapsed: float, what: str, stack: str = "") -> ItemTimeoutError:
     """Return the error of an item that ran too long; ``what`` became of it."""
-    message = f"the item ran for {elapsed:.3g} s with item_timeout={limit:g}, and {what}"
+    message = f"the item ran for {elapsed:.6g} s with item_timeout={limit:g}, and {what}"
     return ItemTimeoutError(message, limit=limit, elapsed=elapsed, stack=stack)
 
 
@@ -35,3 +35,7 @@ def timed(compute: Callable[[Any], Any], limit: float) -> Callable[[Any], Any]:
                 raise too_long(limit, elapsed, "came to its end too late")
 
     return compute_in_time
+
+
+#: The file of the one frame of ours that stands between an item's own and what called it.
+FRAME = timed.__code__.co_filename

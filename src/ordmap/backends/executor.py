@@ -40,7 +40,8 @@ __all__ = ["NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
 
 #: How far an executor, which can't end what it runs, keeps the promise of time-outs.
 NO_TIMEOUTS = weaker(
-    "nothing is ended: a chunk runs in a thread of its own, which is left alone with an item that takes too long"
+    "nothing is ended: each chunk runs in a new thread, which is left alone with an item that takes too long, and has "
+    "nothing of what an initializer has set for its own thread"
 )
 
 _THIS_PROCESS = uuid.uuid4().hex
@@ -279,7 +280,8 @@ class FromExecutor:
 
     Attention: what has begun in a borrowed executor goes on there after ``close()``, until it is done; the last dataset
     stays with its workers until they get another. An item must not use the executor that it runs in: all its workers
-    may be waiting for each other then.
+    may be waiting for each other then. With an ``item_timeout`` each chunk runs in a thread of its own, so items have
+    nothing of what belongs to the executor's threads, such as the ``threading.local`` data of its initializer.
     """
 
     name = "executor"

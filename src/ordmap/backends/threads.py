@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import takewhile
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -15,7 +17,6 @@ from ordmap.backends.promises import refused, row, weaker
 from ordmap.backends.watch import Watch
 from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk
-from ordmap.interrupts import uninterrupted
 from ordmap.outcome import Answer, approximate_nbytes, run_chunk
 
 __all__ = ["Threads"]
@@ -83,15 +84,14 @@ class _Crew:
         self._busy: set[threading.Thread] = set()
         self._watched: dict[threading.Thread, tuple[_ThreadsRun, int, Watch]] = {}
         self._threads: list[threading.Thread] = []
-        self._hired = 0
+        self._names = (f"ordmap-{number}" for number in itertools.count())
         for _ in range(size):
-            self._hire()
+            self._threads.append(self._hired(self._work))
 
-    def _hire(self) -> None:
-        thread = threading.Thread(target=self._work, name=f"ordmap-{self._hired}", daemon=True)
-        self._hired += 1
-        self._threads.append(thread)
+    def _hired(self, work: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=work, name=next(self._names), daemon=True)
         thread.start()
+        return thread
 
     def has(self, thread: threading.Thread) -> bool:
         return thread in self._threads
@@ -120,15 +120,31 @@ class _Crew:
         return min((*waits, *(run.limit for run in list(self.limited) if run.limit is not None)), default=None)
 
     def relieve(self) -> None:
-        """Leave threads alone whose items take too long: they are answered for, and others take their places."""
-        with uninterrupted(), self._lock:
-            for thread, (run, ticket, watch) in list(self._watched.items()):
-                given = watch.give_up() if not self._left else None
-                if given is not None:
-                    self._watched.pop(thread, None)
-                    self._threads.remove(thread)
-                    self._hire()
-                    run.answer(ticket, *given, thread.name)
+        """Leave threads alone whose items take too long: others take their places."""
+        for thread, (_, _, watch) in list(self._watched.items()):
+            if watch.is_overdue:
+                try:
+                    self._hired(partial(self._take_over, thread))
+                except RuntimeError as error:
+                    raise OrdmapError(
+                        f"an item takes too long, and no thread can be started to go on with the others: {error}"
+                    ) from error
+
+    def _take_over(self, other: threading.Thread) -> None:
+        """Take the place of a thread, and answer for what it has in hand, unless it is done with that by now.
+
+        This is the new thread's to do: what a signal's handler raises can't come in between here.
+        """
+        with self._lock:
+            run, ticket, watch = self._watched.get(other, (None, 0, None))
+            given = watch.give_up() if watch is not None and not self._left else None
+            if run is None or given is None:
+                return
+            del self._watched[other]
+            self._threads.remove(other)
+            self._threads.append(threading.current_thread())
+        run.answer(ticket, *given, other.name)
+        self._work()
 
     def _work(self) -> None:
         this = threading.current_thread()

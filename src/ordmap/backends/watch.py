@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ordmap.limit import timed, too_long
+from ordmap.limit import FRAME, timed, too_long
 from ordmap.outcome import Raised, run_chunk
 
 __all__ = ["Watch", "run_in_time"]
@@ -66,6 +66,12 @@ class Watch:
         began = self._began
         return self._limit if began is None else max(began + self._limit - time.perf_counter(), _MOMENT)
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the present item takes too long."""
+        began = self._began
+        return began is not None and time.perf_counter() - began > self._limit
+
     def give_up(self) -> tuple[list[Any], float] | None:
         """Return the outcomes so far, and how long they took, if the present item takes too long: it is one of them."""
         with self._lock:
@@ -75,10 +81,12 @@ class Watch:
             elapsed = time.perf_counter() - began
             if elapsed <= self._limit:
                 return None
+            stack = _stack(self._thread)  # which can't leave the item before this lock is free
+            error = too_long(self._limit, elapsed, "was left alone in its thread", stack)
+            outcomes = [*self._outcomes, Raised(error, stack)]
+            self._outcomes.clear()  # the thread may have this list for ever
             self._given_up = True
-        stack = _stack(self._thread)
-        error = too_long(self._limit, elapsed, "was left alone in its thread", stack)
-        return [*self._outcomes[: self._items - 1], Raised(error, stack)], began - self._first_began
+        return outcomes, began - self._first_began
 
 
 def run_in_time(
@@ -113,10 +121,7 @@ def run_in_time(
 
 def _stack(thread: int) -> str:
     """Return where the item of a thread is, as text."""
-    frame = sys._current_frames().get(thread)
-    if frame is None:
-        return ""
-    frames = traceback.extract_stack(frame)
-    while any(one.filename == timed.__code__.co_filename for one in frames):
+    frames = traceback.extract_stack(sys._current_frames().get(thread))
+    while any(one.filename == FRAME for one in frames):
         frames.pop(0)
-    return "".join(traceback.format_list(frames))
+    return "".join(("Traceback (most recent call last):\n", *traceback.format_list(frames)))

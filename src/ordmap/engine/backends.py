@@ -30,7 +30,8 @@ class Processes(Pool):
     (which don't survive a fork), fresh interpreters are started as by `Spawn`.
 
     ``initializer(*initargs)`` runs first in each worker. ``with Processes(4) as pool:`` keeps the workers for several
-    loops; ``static_dataset=True`` promises that a dataset does not change between them, and is then sent once.
+    loops; ``static_dataset=True`` promises that a dataset does not change between them, and is then sent once (and
+    again where a loop has another ``item_timeout``).
     """
 
     name = "processes"

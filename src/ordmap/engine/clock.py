@@ -23,7 +23,7 @@ __all__ = ["TIMED_OUT", "Clock"]
 #: The exit code of a process that its clock has ended.
 TIMED_OUT = -signal.SIGALRM
 
-#: Seconds for which the timer isn't set anew for each of many short items; it ends them as much later.
+#: Seconds for which one setting of the timer serves all items that begin; it ends an item up to so much later.
 _SLACK = 0.005
 
 
@@ -32,45 +32,35 @@ class Clock:
 
     def __init__(self, file: int) -> None:
         self._file = file
-        self._ready = False
-        self._runs = False
+        self._set_until = 0.0  # when it is to be set anew; 0: it stands still
 
     def timed(self, compute: Callable[[Any], Any], limit: float) -> Callable[[Any], Any]:
-        """Return a function that computes an item; an item that takes too long raises, or ends this process.
+        """Return a function that computes an item of a chunk; one that takes too long raises, or ends this process.
 
-        The clock may run on after it, until `stop`.
+        The clock runs on after it, for the next one, until `stop`.
         """
-        if not self._ready:
-            self._ready = True
-            self._make_ready()
+        self._make_ready()
         compute = timed(compute, limit)
         clock = time.perf_counter
         slack = min(_SLACK, limit / 4)
-        set_anew = 0.0
 
-        def compute_and_be_timed(key: Any) -> Any:
-            nonlocal set_anew
-            began = clock()
-            if began >= set_anew:
-                self._runs = True
+        def set_and_compute(key: Any) -> Any:
+            now = clock()
+            if now >= self._set_until:
+                self._set_until = now + slack
                 signal.setitimer(signal.ITIMER_REAL, limit + slack)
-                set_anew = began + slack
-            try:
-                return compute(key)
-            finally:
-                if clock() - began > slack:  # what comes now may take its time: it is no item
-                    self.stop()
-                    set_anew = 0.0
+            return compute(key)
 
-        return compute_and_be_timed
+        return set_and_compute
 
     def stop(self) -> None:
-        """Stop the clock; nothing is too long until another item begins."""
-        if self._runs:
-            self._runs = False
+        """Stop the clock: what comes now may take its time, until another item begins."""
+        if self._set_until:
+            self._set_until = 0.0
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _make_ready(self) -> None:
+        """Have the signal end this process, whatever other items have made of it."""
         faulthandler.unregister(signal.SIGALRM)  # a worker of this worker's inherits it, with the file
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         faulthandler.register(signal.SIGALRM, file=self._file, all_threads=True, chain=True)

@@ -550,7 +550,9 @@ class Crew:
 
 def _ended_by(death: Death, limit: float | None) -> Raised:
     """Return the failure of an item with which its worker ended."""
-    if limit is None or death.code != TIMED_OUT:
+    # The code isn't known where the program has other ways to wait for its children. Then the stack tells.
+    timed_out = death.code == TIMED_OUT or (death.code is None and bool(death.stack))
+    if limit is None or not timed_out:
         return Raised(WorkerDiedError(f"{death} while it computed this item"))
     return Raised(too_long(limit, limit, f"was ended, with its worker {death.worker}", death.stack), death.stack)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.shelf import Shelf
-from ordmap.limit import timed
+from ordmap.limit import FRAME
 
 __all__ = ["Staff", "Worker"]
 
@@ -19,8 +19,8 @@ __all__ = ["Staff", "Worker"]
 #: Bytes of a stack that are read at most.
 _LONGEST_STACK = 1 << 16
 
-#: The frame of ours that calls an item which has a limit of time.
-_OURS = f'"{timed.__code__.co_filename}"'
+#: How `faulthandler` writes of the frame of ours that calls an item which has a limit of time.
+_OURS = '"{}"'.format(FRAME.encode("ascii", "backslashreplace").decode())
 
 
 class Worker:

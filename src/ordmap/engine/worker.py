@@ -369,7 +369,7 @@ class _Worker:
                 kind = ANSWER
                 box = [result]
                 result = None  # from here on the box alone holds it
-                result, size = encode(box, self._arena, lent)
+                result, size = self._encoded(box, lent)
                 nbytes += size
             outcomes.append(result)
             if clock() < look_up:
@@ -389,6 +389,11 @@ class _Worker:
         head = NEWS.pack(kind, order.serial, elapsed, nbytes + 32 * len(outcomes))
         self._answer(head, outcomes, lent)
         row[0] = 0
+
+    def _encoded(self, box: list[Any], lent: list[Block]) -> tuple[Any, int]:
+        """Make the result in this box ready to be sent; see `encode`."""
+        self._clock.stop()
+        return encode(box, self._arena, lent)
 
     def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
         """Return what to call, and with what: an input that is not plain is unpickled within its item."""
