@@ -362,6 +362,7 @@ def test_where_no_thread_can_be_started_that_is_said_and_nothing_is_lost(monkeyp
             patch.setattr(threading.Thread, "start", refuse)
             with pytest.raises(OrdmapError, match="no thread can be started to go on with the others: can't start"):
                 next(other)
+        time.sleep(0.4)  # both are too late by now
         release.set()
         assert [type(error) for error in outcomes(one)] == [ItemTimeoutError] * 2
 

@@ -81,9 +81,10 @@ class Watch:
             elapsed = time.perf_counter() - began
             if elapsed <= self._limit:
                 return None
-            stack = _stack(self._thread)  # which can't leave the item before this lock is free
+            stack = _stack(self._thread)  # which can't go on to another item before this lock is free
             error = too_long(self._limit, elapsed, "was left alone in its thread", stack)
-            outcomes = [*self._outcomes, Raised(error, stack)]
+            # It may have come to its end just now, as one more outcome.
+            outcomes = [*self._outcomes[: self._items - 1], Raised(error, stack)]
             self._outcomes.clear()  # the thread may have this list for ever
             self._given_up = True
         return outcomes, began - self._first_began
