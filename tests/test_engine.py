@@ -826,8 +826,11 @@ def handled(handler, seconds):
     try:
         yield
     finally:
-        sender.wait()
-        signal.signal(signal.SIGUSR1, before)
+        try:
+            sender.wait()
+        finally:  # it may come as late as here
+            sender.wait()
+            signal.signal(signal.SIGUSR1, before)
 
 
 def test_close_from_a_signal_handler_inside_next():
