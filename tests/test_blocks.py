@@ -360,6 +360,7 @@ def test_a_limit_of_the_system_costs_items_at_most(limit, pool):
 
     def restrict():
         np.zeros(1)  # imported before
+        sys.dont_write_bytecode = True  # cut off at the limit, it would be read by every later process
         most = {
             resource.RLIMIT_FSIZE: 100_000,
             resource.RLIMIT_AS: 4096 * int(Path("/proc/self/statm").read_text().split()[0]) + 8_000_000,
