@@ -79,7 +79,7 @@ def test_an_item_that_holds_the_gil_in_c_is_ended(make):
 
 
 @engines
-def test_an_item_that_is_ended_ends_with_what_it_launched(make, tally):
+def test_an_item_that_is_ended_ends_with_what_it_launched(make):
     def launch(index):
         if index == 1:
             subprocess.run(["sleep", "60"], check=False)
