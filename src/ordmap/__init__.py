@@ -10,6 +10,7 @@ from ordmap.errors import BackendUnavailableError, ItemTimeoutError, OrdmapError
 from ordmap.imap import ordered_imap, ordered_map
 from ordmap.iterator import OrderedIterator, Stats
 from ordmap.placing import empty, empty_like
+from ordmap.policy import Failure
 
 if TYPE_CHECKING:
     from ordmap.backends.executor import FromExecutor
@@ -21,6 +22,7 @@ __all__ = [
     "Backend",
     "BackendUnavailableError",
     "Dataset",
+    "Failure",
     "FromExecutor",
     "ItemTimeoutError",
     "OrderedIterator",

@@ -14,12 +14,14 @@ __all__ = [
 class OrdmapError(Exception):
     """The root of every exception that ordmap itself defines.
 
-    ``index`` is the index of the item concerned, or ``None`` where no item is.
+    ``index`` is the index of the item concerned, or ``None`` where no item is; ``attempts`` is how often that was
+    tried.
     """
 
-    def __init__(self, message: str, *, index: int | None = None) -> None:
+    def __init__(self, message: str, *, index: int | None = None, attempts: int = 1) -> None:
         super().__init__(message)
         self.index = index
+        self.attempts = attempts
 
 
 class RemoteError(OrdmapError):
@@ -51,9 +53,30 @@ class RemoteError(OrdmapError):
 class WorkerDiedError(OrdmapError):
     """A worker process ended while it had work: a segmentation fault, ``os._exit``, the out-of-memory killer.
 
+    ``pid`` is the number of the process, ``exit_code`` what ``subprocess`` would give (a signal's number, negated, where
+    one killed it), and ``signal`` that signal's name, such as ``"SIGSEGV"``; ``None`` what isn't known. ``stack`` says
+    where each of its threads was, as text, where the signal was one of those that `faulthandler` tells of.
+
     Where the backend can't tell which item did it (see the table of promises), ``index`` is the first item that was
     not delivered, and the run ends.
     """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        index: int | None = None,
+        attempts: int = 1,
+        pid: int | None = None,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        stack: str = "",
+    ) -> None:
+        super().__init__(message, index=index, attempts=attempts)
+        self.pid = pid
+        self.exit_code = exit_code
+        self.signal = signal
+        self.stack = stack
 
 
 class ItemTimeoutError(OrdmapError, TimeoutError):

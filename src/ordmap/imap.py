@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ordmap.backends import Backend, resolve
 from ordmap.dataset import Dataset
 from ordmap.indices import Arguments, Indices, Source, check_indices
 from ordmap.iterator import OrderedIterator, Settings
 from ordmap.pace import Budget
+from ordmap.policy import Failure, OnError, checked
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -24,8 +25,56 @@ __all__ = ["ordered_imap", "ordered_map"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+F = TypeVar("F")
 
 
+class _Options(TypedDict, total=False):
+    """What both calls take by name, beside ``on_error``, which their types depend on."""
+
+    backend: str | Backend | Executor
+    chunksize: int | None
+    item_timeout: float | None
+    retries: int
+
+
+class _ImapOptions(_Options, total=False):
+    epochs: int | None
+    indices: Iterable[int] | Callable[[int], Iterable[int]] | None
+
+
+class _MapOptions(_Options, total=False):
+    workers: int | None
+    prefetch: int | str | None
+    strict: bool
+
+
+@overload
+def ordered_imap(
+    dataset: Dataset[T],
+    workers: int | None = ...,
+    prefetch: int | str | None = ...,
+    *,
+    on_error: Literal["raise", "skip"] = ...,
+    **options: Unpack[_ImapOptions],
+) -> OrderedIterator[T]: ...
+@overload
+def ordered_imap(
+    dataset: Dataset[T],
+    workers: int | None = ...,
+    prefetch: int | str | None = ...,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[_ImapOptions],
+) -> OrderedIterator[T | Failure]: ...
+@overload
+def ordered_imap(
+    dataset: Dataset[T],
+    workers: int | None = ...,
+    prefetch: int | str | None = ...,
+    *,
+    on_error: Callable[[Failure], F],
+    **options: Unpack[_ImapOptions],
+) -> OrderedIterator[T | F]: ...
 def ordered_imap(
     dataset: Dataset[T],
     workers: int | None = None,
@@ -36,14 +85,17 @@ def ordered_imap(
     indices: Iterable[int] | Callable[[int], Iterable[int]] | None = None,
     chunksize: int | None = None,
     item_timeout: float | None = None,
-) -> OrderedIterator[T]:
+    retries: int = 0,
+    on_error: OnError = "raise",
+) -> OrderedIterator[Any]:
     """Yield ``dataset[0], dataset[1], …`` in index order, while workers compute ahead.
 
     ``list(ordered_imap(dataset, …)) == [dataset[i] for i in range(len(dataset))]`` for every backend, number of
     workers, window and chunk size.
 
     An item that raises costs one item: ``next()`` raises the user's own exception with notes saying which item it was
-    and where it ran, and goes on with the following item when it is called again.
+    and where it ran, and goes on with the following item when it is called again. So does an item that kills its worker
+    (a `WorkerDiedError`), and one that takes too long; ``retries`` and ``on_error`` are for all three alike.
 
     Nothing starts before the first ``next()``. Tiny items travel in chunks, so that they share the cost of the way.
 
@@ -68,6 +120,11 @@ def ordered_imap(
             the midst of it, even in C code, and replaced; elsewhere, and in threads, it is left alone and another
             thread goes on; ``"serial"`` does not enforce it. The time to pickle its result does not count. In worker
             processes the items can't use SIGALRM then.
+        retries: How often an item that failed is tried again, at once and by whichever worker is free; the others go on
+            meanwhile, and its place in the order waits for it.
+        on_error: What becomes of an item that failed for the last time. ``"raise"``: see above. ``"skip"``: it is left
+            out. ``"return"``: a `Failure` takes its place. A function from a `Failure` to a value: that does; it is
+            called inside ``next()``, which raises what it raises.
 
     Returns:
         An `OrderedIterator`.
@@ -99,9 +156,32 @@ def ordered_imap(
         backend,
         chunksize,
         item_timeout,
+        retries,
+        on_error,
     )
 
 
+@overload
+def ordered_map(
+    fn: Callable[..., R],
+    *iterables: Iterable[Any],
+    on_error: Literal["raise", "skip"] = ...,
+    **options: Unpack[_MapOptions],
+) -> OrderedIterator[R]: ...
+@overload
+def ordered_map(
+    fn: Callable[..., R],
+    *iterables: Iterable[Any],
+    on_error: Literal["return"],
+    **options: Unpack[_MapOptions],
+) -> OrderedIterator[R | Failure]: ...
+@overload
+def ordered_map(
+    fn: Callable[..., R],
+    *iterables: Iterable[Any],
+    on_error: Callable[[Failure], F],
+    **options: Unpack[_MapOptions],
+) -> OrderedIterator[R | F]: ...
 def ordered_map(
     fn: Callable[..., R],
     *iterables: Iterable[Any],
@@ -111,14 +191,15 @@ def ordered_map(
     strict: bool = False,
     chunksize: int | None = None,
     item_timeout: float | None = None,
-) -> OrderedIterator[R]:
+    retries: int = 0,
+    on_error: OnError = "raise",
+) -> OrderedIterator[Any]:
     """Yield what ``map(fn, *iterables)`` yields, in that order, while workers compute ahead.
 
     The iterables may be infinite; they are pulled in the caller's thread, inside ``next()``, and never further than
     the window. What one of them raises comes after the results of what it gave before, and ends the iterator.
 
-    ``workers``, ``prefetch``, ``backend``, ``chunksize`` and ``item_timeout`` are as for `ordered_imap`, and so are
-    failures; the index of an item is its position. With ``strict``, iterables of different lengths are a
+    All else is as for `ordered_imap`, failures too; the index of an item is its position. With ``strict``, iterables of different lengths are a
     ``ValueError`` at the end, as for ``zip``.
 
     Example:
@@ -136,7 +217,9 @@ def ordered_map(
             hint = f": write workers={iterable}" if isinstance(iterable, int) else ""
             raise TypeError(f"ordered_map can't iterate over {iterable!r}{hint}")
     source = Arguments(iterables, strict=strict)
-    return _iterator(_Starred(fn), fn, source, workers, prefetch, backend, chunksize, item_timeout)
+    return _iterator(
+        _Starred(fn), fn, source, workers, prefetch, backend, chunksize, item_timeout, retries, on_error
+    )
 
 
 class _Starred:
@@ -158,6 +241,8 @@ def _iterator(  # noqa: PLR0917  one caller each
     backend: object,
     chunksize: int | None,
     item_timeout: float | None,
+    retries: int,
+    on_error: object,
 ) -> OrderedIterator[Any]:
     """Check what both calls have in common, and make the iterator."""
     if workers is not None:
@@ -174,10 +259,14 @@ def _iterator(  # noqa: PLR0917  one caller each
             )
     if item_timeout is not None:
         item_timeout = _seconds("item_timeout", item_timeout)
+    retries = _whole("retries", retries, least=0, instead="retries=0 tries each item once")
+    on_error = checked(on_error)
     found = resolve(backend, workers)
     if not found.workers:
         prefetch = chunksize = 1  # nothing is computed ahead
-    return OrderedIterator(Settings(found, compute, subject, source, prefetch, chunksize, item_timeout))
+    return OrderedIterator(
+        Settings(found, compute, subject, source, prefetch, chunksize, item_timeout, retries, on_error)
+    )
 
 
 def _check_dataset(dataset: object) -> None:
@@ -223,7 +312,7 @@ def _whole(name: str, value: object, *, least: int, instead: str) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number or None, not {value!r}; {instead}")
+        raise TypeError(f"{name} must be a whole number{' or None' if 'None' in instead else ''}, not {value!r}; {instead}")
     if number < least:
         raise ValueError(f"{name}={number}: it must be at least {least}; {instead}")
     return number

@@ -32,10 +32,13 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def part(self, start: int, stop: int) -> Chunk:
+        """Return some of the items, as a chunk of their own."""
+        return Chunk(self.keys[start:stop], self.indices[start:stop], self.epoch)
+
     def rest(self, done: int, size: int) -> list[Chunk]:
         """Return what is left after ``done`` items, in chunks of at most ``size``."""
-        starts = range(done, len(self), size)
-        return [Chunk(self.keys[i : i + size], self.indices[i : i + size], self.epoch) for i in starts]
+        return [self.part(start, start + size) for start in range(done, len(self), size)]
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ from ordmap.errors import OrdmapError
 from ordmap.indices import Source
 from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
+from ordmap.policy import Failure, OnError, stand_in
 from ordmap.window import Window
 
 __all__ = ["OrderedIterator", "Settings", "Stats"]
@@ -35,6 +36,8 @@ class Settings(NamedTuple):
     prefetch: int | None
     chunksize: int | None
     item_timeout: float | None
+    retries: int
+    on_error: OnError
 
 
 class Stats(NamedTuple):
@@ -53,11 +56,12 @@ class Stats(NamedTuple):
 class OrderedIterator(Iterator[T_co], Generic[T_co]):
     """Results in order; made by `ordered_imap` and `ordered_map`.
 
-    ``next()`` gives the next result, or raises what its item raised; after that, ``next()`` goes on with the following
-    item. Several threads may call it: each item goes to exactly one of them. The end of the items, ``close()``, the
-    end of a ``with`` block and garbage collection each end what the iterator started.
+    ``next()`` gives the next result, or raises what its item raised (see ``on_error``); after that, ``next()`` goes on
+    with the following item. Several threads may call it: each item goes to exactly one of them. The end of the items,
+    ``close()``, the end of a ``with`` block and garbage collection each end what the iterator started.
 
-    ``len()`` is the number of items to come, where it is known; the object itself is always true.
+    ``len()`` is the number of items to come, where it is known, those that will be skipped included; the object itself
+    is always true.
 
     Attention: an iterator belongs to the process that made it; after an ``os.fork()`` the child must make its own.
     """
@@ -85,19 +89,32 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self.close()
             raise
         outcome = self._alone(self._next)
-        if type(outcome) is Raised:
-            error = report(outcome, self, backend=self._settings.backend.name)
-            context = error.__context__
-            try:
-                raise error
-            finally:
-                # What the caller handles just now is not its context; and this frame and it must not hold each other.
-                set_relatives(error, context=context)
-                del outcome, error, context
+        while type(outcome) is Raised:
+            if self._settings.on_error != "skip":
+                return self._failed(outcome)
+            outcome = self._alone(self._next)
         if outcome is _END:
             raise StopIteration
         result: T_co = outcome
         return result
+
+    def _failed(self, raised: Raised) -> Any:
+        """Raise what an item raised, or return what takes its place."""
+        error = report(raised, self, backend=self._settings.backend.name)
+        if self._settings.on_error != "raise":
+            try:
+                return stand_in(self._settings.on_error, Failure(raised.index, error, raised.attempt))
+            except BaseException as fault:
+                if not isinstance(fault, Exception):  # Ctrl-C
+                    self.close()
+                raise
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            # What the caller handles just now is not its context; and this frame and it must not hold each other.
+            set_relatives(error, context=context)
+            del raised, error, context
 
     def start(self) -> Self:
         """Begin now: start the workers and fill the window, without waiting for an item. Return the iterator."""
@@ -215,7 +232,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             run = settings.backend.open(job)
             self._dropped = weakref.finalize(self, close_dropped, run, self._process)
             self._dropped.atexit = False  # pools end by themselves then, and in time
-            self._window = Window(settings.source, run, pace)
+            self._window = Window(settings.source, run, pace, settings.retries)
             if self._closed:  # meanwhile, from another thread or a signal handler, which found nothing yet to end
                 self._window.wake()
                 self._close_run()

@@ -31,6 +31,7 @@ __all__ = [
     "Sealed",
     "are_atoms",
     "are_plain",
+    "failed_places",
     "opened",
     "pack",
     "pack_unpicklable",
@@ -53,17 +54,18 @@ class Raised:
     ``traceback`` is the worker's, as text; empty where the exception carries its own.
     """
 
-    __slots__ = ("epoch", "error", "index", "traceback", "worker")
+    __slots__ = ("attempt", "epoch", "error", "index", "traceback", "worker")
 
     def __init__(self, error: BaseException, traceback: str = "") -> None:
         self.error = error
         self.traceback = traceback
 
-    def locate(self, index: int, epoch: int, worker: str) -> None:
-        """Say which item failed, and where it ran."""
+    def locate(self, index: int, epoch: int, worker: str, attempt: int) -> None:
+        """Say which item failed, where it ran, and how often by now."""
         self.index = index
         self.epoch = epoch
         self.worker = worker
+        self.attempt = attempt
 
     def hand_over(self) -> BaseException:
         """Return the exception, and hold it no longer: its frames may hold this object, and so each other, for good."""
@@ -81,7 +83,7 @@ class Answer(NamedTuple):
 
     outcomes: list[Any]
     elapsed: float
-    nbytes: int
+    nbytes: float
     worker: str
     plain: bool = False
 
@@ -221,6 +223,11 @@ def are_plain(outcomes: Iterable[object]) -> bool:
         return False
 
 
+def failed_places(outcomes: Iterable[object]) -> list[int]:
+    """Return the places of items that failed, as far as that is known before the results are opened."""
+    return [place for place, outcome in enumerate(outcomes) if type(outcome) in _FAILED]
+
+
 def opened(outcome: Any) -> Any:
     """Open one packed outcome: its result, or `Raised`. Anything else is given back as it is."""
     kind = type(outcome)
@@ -240,7 +247,8 @@ def opened(outcome: Any) -> Any:
     return outcome
 
 
-_WRAPPED: set[type] = {Raised, Pickled, PackedError}
+_FAILED: frozenset[type] = frozenset({Raised, PackedError})
+_WRAPPED: set[type] = {*_FAILED, Pickled}
 
 
 def _unpicklable_result(result: object, error: BaseException) -> RemoteError:
@@ -402,7 +410,7 @@ class _Note(str):
         return str, (str(self),)
 
 
-def report(raised: Raised, source: object, *, backend: str, attempt: int = 1) -> BaseException:
+def report(raised: Raised, source: object, *, backend: str) -> BaseException:
     """Return the exception to raise for a failed item, once: the user's own with notes, or a `RemoteError`."""
     error, index = raised.hand_over(), raised.index
     if _would_end_the_loop(error):
@@ -417,7 +425,8 @@ def report(raised: Raised, source: object, *, backend: str, attempt: int = 1) ->
         error = stand_in
     if isinstance(error, OrdmapError) and error.index is None:
         error.index = index
-    where = f"epoch {raised.epoch}, backend {backend!r}, worker {raised.worker}, attempt {attempt}"
+        error.attempts = raised.attempt
+    where = f"epoch {raised.epoch}, backend {backend!r}, worker {raised.worker}, attempt {raised.attempt}"
     texts = [f"ordmap: item {index}, {where}"]
     if raised.traceback:
         texts.append("ordmap: the traceback in the worker:\n" + raised.traceback.rstrip())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from ordmap.sizes import nbytes_of
 
 __all__ = ["PATIENCE", "Budget", "Pace"]
 
@@ -21,8 +21,6 @@ _WIDEST_BYTES = 64 * 1000 * 1000
 #: … and of one that is bounded in bytes.
 _WIDEST_IN_BUDGET = 64 * 1024
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-
 
 class Budget(int):
     """A bound in bytes in place of one in items: for results that are finished and not given out yet."""
@@ -30,13 +28,7 @@ class Budget(int):
     @classmethod
     def parsed(cls, text: str) -> Budget:
         """Return what a text such as ``"512MB"`` (10⁶) or ``"512MiB"`` (2²⁰) says."""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?|)B\s*", text.upper())
-        if match is None:
-            raise ValueError(f'prefetch={text!r}: write a number of items, or of bytes such as "512MB" or "1.5GiB"')
-        budget = int(float(match[1]) * _UNITS[match[2]])
-        if budget < 1:
-            raise ValueError(f'prefetch={text!r}: it must be at least "1B"')
-        return cls(budget)
+        return cls(nbytes_of("prefetch", text, "a number of items, or of bytes"))
 
 
 class Pace:
@@ -87,7 +79,7 @@ class Pace:
         fits = int(left / self._largest) if self._largest else 0
         return min(max(fits, self._workers) - (in_flight - finished), _WIDEST_IN_BUDGET - in_flight)
 
-    def learn(self, items: int, elapsed: float, nbytes: int) -> None:
+    def learn(self, items: int, elapsed: float, nbytes: float) -> None:
         """Take into account that ``items`` took ``elapsed`` seconds and gave ``nbytes`` bytes."""
         if items:
             self._largest = max(self._largest, nbytes / items)
@@ -96,10 +88,10 @@ class Pace:
             last = elapsed / items
             self._cost = last if self._cost is None else (1 - weight) * self._cost + weight * last
             by_time = int(_CHUNK_SECONDS / self._cost) if self._cost > 0 else self._largest_chunk
-            by_size = _CHUNK_BYTES * items // nbytes if nbytes else self._largest_chunk
+            by_size = int(_CHUNK_BYTES * items / nbytes) if nbytes else self._largest_chunk
             # Growth is careful, for one quick item says little. What turns slow is handed back, whatever the size.
             self.chunk = max(1, min(by_time, by_size, 2 * self.chunk, self._largest_chunk))
         if items and self._given_width is None:
-            fits = _WIDEST_BYTES * items // nbytes if nbytes else _WIDEST
+            fits = int(_WIDEST_BYTES * items / nbytes) if nbytes else _WIDEST
             wanted = max(self.width, 2 * self._workers * self.chunk)
             self.width = max(2 * self._workers, min(wanted, fits))

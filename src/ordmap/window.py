@@ -9,8 +9,9 @@
 
 A slot is a place in the order: a chunk of items, and their outcomes once they have come. `Window.take` fills the
 window, waits for the oldest slot alone, and gives out what it holds. An item that failed fills its place like any
-other. An item counts against the bound from its submission until it is given out, so the bound holds while `take`
-waits, too. What a worker hands back of a chunk stands in the order as smaller slots, not submitted yet.
+other, once it has been tried as often as it may. An item counts against the bound from its submission until it is
+given out, so the bound holds while `take` waits, too. What a worker hands back of a chunk, and each item that is to be
+tried again, stands in the order as a smaller slot, not submitted yet.
 
 Results are given out as a list: a whole chunk, or some of it where they must be opened, or several small chunks that
 have come. The iterator empties it from its end; they count as in flight as long as they are in it.
@@ -21,12 +22,14 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from ordmap.backends import Run
 from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk, Source
-from ordmap.outcome import Answer, Raised, are_plain, opened
+from ordmap.outcome import Answer, Raised, are_plain, failed_places, opened
 from ordmap.pace import Pace
 
 __all__ = ["Window"]
@@ -40,16 +43,20 @@ _AT_ONCE = 16
 
 
 class _Slot:
-    """A place in the order, known by the position of its first item in the run."""
+    """A place in the order, known by the position of its first item in the run.
 
-    __slots__ = ("answer", "chunk", "given", "position", "rest")
+    ``rest`` are the slots that stand behind its own outcomes: what the worker handed back, and what is tried again.
+    """
 
-    def __init__(self, position: int, chunk: Chunk) -> None:
+    __slots__ = ("answer", "attempt", "chunk", "given", "position", "rest")
+
+    def __init__(self, position: int, chunk: Chunk, attempt: int = 1) -> None:
         self.position = position
         self.chunk = chunk
+        self.attempt = attempt
         self.answer: Answer | None = None
         self.given = 0
-        self.rest: list[_Slot] = []  # what the worker handed back
+        self.rest: list[_Slot] = []
 
     def __lt__(self, other: _Slot) -> bool:
         return self.position < other.position
@@ -61,10 +68,11 @@ class Window:
     Not for two threads at once, but for `wake`, which ends a waiting `take`.
     """
 
-    def __init__(self, source: Source, run: Run, pace: Pace) -> None:
+    def __init__(self, source: Source, run: Run, pace: Pace, retries: int = 0) -> None:
         self._source = source
         self._run = run
         self._pace = pace
+        self._retries = retries
         self._slots: deque[_Slot] = deque()
         self._awaited: dict[int, _Slot] = {}
         self._handed_back: list[_Slot] = []  # a heap: the oldest is submitted first
@@ -236,6 +244,34 @@ class Window:
                 slot.rest = [_Slot(position + done + i * size, part) for i, part in parts]
                 for part in slot.rest:
                     heapq.heappush(self._handed_back, part)
+            if slot.attempt <= self._retries and not answer.plain:
+                self._try_again(slot, failed_places(answer.outcomes))
+
+    def _try_again(self, slot: _Slot, places: Sequence[int]) -> None:
+        """Cut out of an answer the items at these places: each stands in the order as a slot to be submitted again."""
+        answer = slot.answer
+        if answer is None or not places:
+            return
+        outcomes, chunk, position = answer.outcomes, slot.chunk, slot.position
+        share = answer.nbytes / len(outcomes)
+
+        def part(start: int, stop: int) -> Answer:
+            return answer._replace(outcomes=outcomes[start:stop], nbytes=share * (stop - start))
+
+        rest = []
+        for place, stop in pairwise((*places, len(outcomes))):
+            again = _Slot(position + place, chunk.part(place, place + 1), slot.attempt + 1)
+            heapq.heappush(self._handed_back, again)
+            rest.append(again)
+            if place + 1 < stop:
+                fine = _Slot(position + place + 1, chunk.part(place + 1, stop), slot.attempt)
+                fine.answer = part(place + 1, stop)
+                rest.append(fine)
+        slot.rest[:0] = rest
+        slot.answer = part(0, places[0])
+        self._counted -= len(places)
+        self._finished -= len(places)
+        self._nbytes -= share * len(places)
 
     def _give(self) -> list[Any] | Raised:
         """Give out a chunk that has come, and the small ones after it that have; or a failure, alone."""
@@ -265,6 +301,9 @@ class Window:
             for place in range(first, min(first + _AT_ONCE, len(outcomes))):
                 outcome = opened(outcomes[place])
                 if type(outcome) is Raised:
+                    if slot.attempt <= self._retries and slot.chunk.error is None:  # it came, and can't be opened
+                        self._try_again(slot, [place])
+                        break
                     if not results:
                         return self._hand_out_failure(slot, answer, outcome)
                     outcomes[place] = outcome  # its turn comes after these
@@ -279,7 +318,7 @@ class Window:
 
     def _hand_out_failure(self, slot: _Slot, answer: Answer, raised: Raised) -> Raised:
         place = slot.given
-        raised.locate(slot.chunk.indices[place], slot.chunk.epoch, answer.worker)
+        raised.locate(slot.chunk.indices[place], slot.chunk.epoch, answer.worker, slot.attempt)
         answer.outcomes[place] = None
         slot.given += 1
         self._finished -= 1

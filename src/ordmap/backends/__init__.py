@@ -57,7 +57,7 @@ class Run(Protocol):
     """One dataset on a backend, from the first ``next()`` to the end of the iterator."""
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
-        """Have the chunk computed some time; never waits. Each ticket is used once."""
+        """Have the chunk computed some time; never waits. A ticket may be used again once it is answered."""
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         """Return the answers that have come; with ``wait``, wait for at least one, or for `wake`.

@@ -9,25 +9,71 @@ import operator
 import os
 import threading
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 from ordmap.backends import Job, Run
 from ordmap.cores import usable_cores
 from ordmap.errors import OrdmapError, WorkerDiedError
+from ordmap.sizes import nbytes_of
 
-__all__ = ["POOL_CLOSED", "Pool", "initializer_failed", "worker_count"]
+__all__ = ["POOL_CLOSED", "Life", "Pool", "ProcessPool", "initializer_failed", "worker_count"]
 
 
 def worker_count(workers: int | None) -> int:
     """Return the number of workers asked for; ``None``: the cores that this process may use."""
     if workers is None:
         return usable_cores()
-    if isinstance(workers, bool) or not hasattr(workers, "__index__"):
-        raise TypeError(f"workers must be a whole number or None, not {workers!r}")
-    workers = operator.index(workers)
-    if workers < 1:
-        raise ValueError(f"workers={workers}: a pool has at least 1 (workers=0 in the call computes without a pool)")
-    return workers
+    return _at_least_one("workers", workers, "a pool has at least 1 (workers=0 in the call computes without a pool)")
+
+
+def _at_least_one(name: str, value: object, least: str = "it must be at least 1") -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number or None, not {value!r}")
+    number = operator.index(value)
+    if number < 1:
+        raise ValueError(f"{name}={number}: {least}")
+    return number
+
+
+class Life(NamedTuple):
+    """What a pool wants done at the beginning and the end of each worker's life, and when that is to be over.
+
+    ``most_items``: the items that a worker computes at most; ``most_bytes``: the memory of its own with which it
+    begins no other.
+    """
+
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    finalizer: Callable[[], object] | None = None
+    most_items: int | None = None
+    most_bytes: int | None = None
+
+    @classmethod
+    def asked_for(  # noqa: PLR0917  the arguments of a pool, in their order
+        cls,
+        initializer: object,
+        initargs: object,
+        finalizer: object,
+        max_items_per_worker: object = None,
+        max_memory_per_worker: object = None,
+    ) -> Life:
+        """Check the arguments of a pool."""
+        for name, function in (("initializer", initializer), ("finalizer", finalizer)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a function or None, not {function!r}")
+        if not isinstance(initargs, tuple | list):
+            raise TypeError(f"initargs must be a tuple, not {initargs!r}: write initargs=({initargs!r},)")
+        if initializer is None and initargs:
+            raise ValueError("initargs are for an initializer: give one, or leave them out")
+        most_items = most_bytes = None
+        if max_items_per_worker is not None:
+            most_items = _at_least_one("max_items_per_worker", max_items_per_worker)
+        if isinstance(max_memory_per_worker, str):
+            most_bytes = nbytes_of("max_memory_per_worker", max_memory_per_worker)
+        elif max_memory_per_worker is not None:
+            most_bytes = _at_least_one("max_memory_per_worker", max_memory_per_worker)
+        return cls(initializer, tuple(initargs), finalizer, most_items, most_bytes)  # type: ignore[arg-type]
 
 
 def initializer_failed(error: BaseException, worker: str) -> WorkerDiedError:
@@ -103,3 +149,27 @@ class Pool(ABC):
     @abstractmethod
     def _end(self) -> None:
         """End the workers if there are any; called with the lock held."""
+
+
+class ProcessPool(Pool):
+    """A pool of processes: what its owner may ask for, on the engine or on the portable path."""
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        finalizer: Callable[[], object] | None = None,
+        max_items_per_worker: int | None = None,
+        max_memory_per_worker: int | str | None = None,
+        static_dataset: bool = False,
+    ) -> None:
+        super().__init__(workers)
+        self._life = Life.asked_for(initializer, initargs, finalizer, max_items_per_worker, max_memory_per_worker)
+        self._static = static_dataset
+        self._prepare()
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make what the pool itself needs, and refuse what can't be had here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.util
 import os
 import pickle
 import signal
@@ -26,7 +27,7 @@ from typing import Any
 from ordmap.backends import Job, remote
 from ordmap.backends.executor import NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import fork_is_unsafe
-from ordmap.backends.pool import Pool
+from ordmap.backends.pool import Life, ProcessPool
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
 
@@ -98,31 +99,26 @@ def _end_crews() -> None:
 threading._register_atexit(_end_crews)  # type: ignore[attr-defined]
 
 
-class Processes(Pool):
+class Processes(ProcessPool):
     """Compute in ``workers`` processes (``None``: as many as there are usable cores), forked where that is safe.
 
     A forked worker inherits the dataset: nothing is pickled, whatever it holds. Where the platform doesn't fork, and
     where JAX, TensorFlow or CUDA is in use (which don't survive a fork), fresh interpreters are started as by `Spawn`.
 
-    ``initializer(*initargs)`` runs first in each worker. ``with Processes(4) as pool:`` keeps the workers for several
-    loops; ``static_dataset=True`` promises that a dataset does not change between them, and is then sent once.
+    ``initializer(*initargs)`` runs first in each worker, and ``finalizer()`` last, unless the worker is ended in the
+    midst of an item. ``with Processes(4) as pool:`` keeps the workers for several loops; ``static_dataset=True``
+    promises that a dataset does not change between them, and is then sent once. Workers can't be recycled here.
     """
 
     name = "processes"
     promises = row(worker_death=_WORKER_DEATH, timeouts=NO_TIMEOUTS)
 
-    def __init__(
-        self,
-        workers: int | None = None,
-        *,
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
-        static_dataset: bool = False,
-    ) -> None:
-        super().__init__(workers)
-        self._initializer = initializer
-        self._initargs = initargs
-        self._static = static_dataset
+    def _prepare(self) -> None:
+        if self._life.most_items is not None or self._life.most_bytes is not None:
+            raise BackendUnavailableError(
+                "max_items_per_worker and max_memory_per_worker need the process engine, which is for Linux: "
+                "leave them out"
+            )
         self._kept: Shipment | None = None
         self._crew: _Crew | None = None
 
@@ -171,16 +167,16 @@ class Processes(Pool):
     def _recruit(self) -> _Crew:
         if self._forks():
             context: BaseContext = _fork_context()
-            initargs: tuple[Any, ...] = (None, self._initializer, self._initargs)
+            initargs: tuple[Any, ...] = (None, self._life)
         else:
             import cloudpickle  # what __main__ defines must go by value
 
             context = _SpawnContext()
             try:
-                initargs = (cloudpickle.dumps((self._initializer, self._initargs), pickle.HIGHEST_PROTOCOL),)
+                initargs = (cloudpickle.dumps(self._life, pickle.HIGHEST_PROTOCOL),)
             except Exception as error:
                 raise BackendUnavailableError(
-                    f"the initializer and its initargs can't be pickled for fresh interpreters: {error}"
+                    f"the initializer, its initargs or the finalizer can't be pickled for fresh interpreters: {error}"
                 ) from error
         return _Crew(
             ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker, initargs=initargs)
@@ -301,9 +297,7 @@ spawn.get_preparation_data = _preparation_data_without_main
 # In the worker
 
 
-def _begin_worker(
-    pickled: bytes | None, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
-) -> None:
+def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: B008  it can't be changed
     """Make a new process a worker."""
     # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by programs an item runs.
     signal.signal(signal.SIGINT, lambda *_: None)
@@ -312,12 +306,15 @@ def _begin_worker(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_parent()
     if pickled is not None:
-        initializer, initargs = pickle.loads(pickled)
-    if initializer is not None:
+        life = pickle.loads(pickled)
+    if life.initializer is not None:
         try:
-            initializer(*initargs)
+            life.initializer(*life.initargs)
         except BaseException as error:
             remote.disable(error)
+            return
+    if life.finalizer is not None:
+        multiprocessing.util.Finalize(None, life.finalizer, exitpriority=0)
 
 
 def _end_with_parent() -> None:

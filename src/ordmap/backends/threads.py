@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ordmap.backends import Job
-from ordmap.backends.pool import POOL_CLOSED, Pool, initializer_failed
+from ordmap.backends.pool import POOL_CLOSED, Life, Pool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
 from ordmap.backends.watch import Watch
 from ordmap.errors import OrdmapError
@@ -28,8 +28,8 @@ _LEAVE = 5.0
 class Threads(Pool):
     """Compute in ``workers`` threads of this process (``None``: as many as there are usable cores).
 
-    ``initializer(*initargs)`` runs first in each thread. The threads are daemons: an item that hangs does not hold up
-    the end of the program.
+    ``initializer(*initargs)`` runs first in each thread, and ``finalizer()`` last. The threads are daemons: an item
+    that hangs does not hold up the end of the program.
 
     Attention: a thread can't be ended from outside; one that is inside an item when the iterator is closed ends when
     that item does.
@@ -49,17 +49,17 @@ class Threads(Pool):
         *,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        finalizer: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(workers)
-        self._initializer = initializer
-        self._initargs = initargs
+        self._life = Life.asked_for(initializer, initargs, finalizer)
         self._crew: _Crew | None = None
 
     def _begin(self, job: Job) -> _ThreadsRun:
         if self._crew is not None and self._crew.has(threading.current_thread()):
             raise OrdmapError("an item can't use the pool that it runs in, which may wait for itself: make another")
         if self._crew is None:
-            self._crew = _Crew(self.workers, self._initializer, self._initargs)
+            self._crew = _Crew(self.workers, self._life)
         return _ThreadsRun(job, self._crew, self._closed)
 
     def _end(self) -> None:
@@ -74,13 +74,12 @@ class _Crew:
     ``limited`` are the open runs whose items have a limit of time.
     """
 
-    def __init__(self, size: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    def __init__(self, size: int, life: Life) -> None:
         self.tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self.limited: set[_ThreadsRun] = set()
         self._lock = threading.RLock()  # for who comes and goes
         self._left = False
-        self._initializer = initializer
-        self._initargs = initargs
+        self._life = life
         self._busy: set[threading.Thread] = set()
         self._watched: dict[threading.Thread, tuple[_ThreadsRun, int, Watch]] = {}
         self._threads: list[threading.Thread] = []
@@ -147,13 +146,18 @@ class _Crew:
         self._work()
 
     def _work(self) -> None:
-        this = threading.current_thread()
-        fault: BaseException | None = None
-        if self._initializer is not None:
+        life, fault = self._life, None
+        if life.initializer is not None:
             try:
-                self._initializer(*self._initargs)
+                life.initializer(*life.initargs)
             except BaseException as error:
                 fault = error
+        self._serve(fault)
+        if life.finalizer is not None and fault is None:
+            life.finalizer()
+
+    def _serve(self, fault: BaseException | None) -> None:
+        this = threading.current_thread()
         while (task := self.tasks.get()) is not None:
             run, ticket, chunk = task
             self._busy.add(this)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
 
 from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
-from ordmap.backends.pool import Pool
+from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import row, weaker
 from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
 from ordmap.engine.run import EngineRun
+from ordmap.engine.wear import own_memory
 from ordmap.engine.worker import Held
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import uninterrupted
@@ -23,15 +22,21 @@ from ordmap.interrupts import uninterrupted
 __all__ = ["Processes", "Spawn"]
 
 
-class Processes(Pool):
+class Processes(ProcessPool):
     """Compute in ``workers`` processes (``None``: as many as there are usable cores), forked where that is safe.
 
     A forked worker inherits the dataset: nothing is pickled, whatever it holds. Where JAX, TensorFlow or CUDA is in use
     (which don't survive a fork), fresh interpreters are started as by `Spawn`.
 
-    ``initializer(*initargs)`` runs first in each worker. ``with Processes(4) as pool:`` keeps the workers for several
-    loops; ``static_dataset=True`` promises that a dataset does not change between them, and is then sent once (and
-    again where a loop has another ``item_timeout``).
+    ``initializer(*initargs)`` runs first in each worker, and ``finalizer()`` last, also where the worker is ended in
+    the midst of an item, if that lets go of it within half a second; a worker that is killed has no time for it.
+
+    A worker that has computed ``max_items_per_worker`` items, or has more than ``max_memory_per_worker`` of memory of
+    its own (``"2GB"``, or a number of bytes) after one, leaves, and another takes its place with the next ``next()``:
+    for items that leak. What it shares with the caller, such as an inherited dataset, does not count.
+
+    ``with Processes(4) as pool:`` keeps the workers for several loops; ``static_dataset=True`` promises that a dataset
+    does not change between them, and is then sent once (and again where a loop has another ``item_timeout``).
     """
 
     name = "processes"
@@ -41,18 +46,12 @@ class Processes(Pool):
         )
     )
 
-    def __init__(
-        self,
-        workers: int | None = None,
-        *,
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
-        static_dataset: bool = False,
-    ) -> None:
-        super().__init__(workers)
-        self._initializer = initializer
-        self._initargs = initargs
-        self._static = static_dataset
+    def _prepare(self) -> None:
+        if self._life.most_bytes is not None:
+            try:
+                own_memory()
+            except OSError as error:
+                raise BackendUnavailableError(f"max_memory_per_worker can't be watched here: {error}") from error
         self._crew: Crew | None = None
         _pools.add(self)
 
@@ -80,14 +79,14 @@ class Processes(Pool):
         """Begin a run on new workers."""
         if self._forks():
             with uninterrupted():
-                crew = self._crew = Crew(self.workers, Fork(self._initializer, self._initargs), self._lock)
+                crew = self._crew = Crew(self.workers, Fork(self._life), self._lock)
                 run = crew.join(job, keep=self._static)
                 crew.start()
             return run
         from ordmap.engine.spawn import Interpreter  # not needed by forked workers
 
         with uninterrupted():
-            crew = self._crew = Crew(self.workers, Interpreter(self._initializer, self._initargs), self._lock)
+            crew = self._crew = Crew(self.workers, Interpreter(self._life), self._lock)
             crew.start()  # while they begin, the job is pickled
         try:
             return crew.join(job, _parcel(job), keep=self._static)

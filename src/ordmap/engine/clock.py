@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ordmap.engine.last_words import LastWords
 from ordmap.limit import timed
 
 __all__ = ["TIMED_OUT", "Clock"]
@@ -28,10 +29,10 @@ _SLACK = 0.005
 
 
 class Clock:
-    """The clock of this worker; ``file`` is where it writes what it has ended."""
+    """The clock of this worker, whose last words say what it has ended."""
 
-    def __init__(self, file: int) -> None:
-        self._file = file
+    def __init__(self, last_words: LastWords) -> None:
+        self._file = last_words.file
         self._set_until = 0.0  # when it is to be set anew; 0: it stands still
 
     def timed(self, compute: Callable[[Any], Any], limit: float) -> Callable[[Any], Any]:

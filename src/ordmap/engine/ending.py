@@ -14,10 +14,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ordmap.engine.clock import TIMED_OUT
+from ordmap.errors import WorkerDiedError
+
 if TYPE_CHECKING:
     from ordmap.engine.staff import Worker
 
-__all__ = ["Death", "end_workers", "has_ended", "reap", "said"]
+__all__ = ["Death", "end_workers", "has_ended", "reap"]
 
 #: Seconds that a worker with nothing in hand has to leave by itself, which includes its finalizers.
 _LEAVE = 1.0
@@ -25,34 +28,52 @@ _LEAVE = 1.0
 #: Seconds that a worker has to follow SIGTERM, which it does at once unless an item has set a handler.
 _GRACE = 0.1
 
+#: … and where it has to leave its item, and to run its finalizer.
+_GENTLE = 0.5
+
 #: Seconds after which not even SIGKILL is waited for any longer: the kernel itself is stuck in a system call.
 _GIVE_UP = 5.0
 
 
 class Death(NamedTuple):
-    """How a worker ended: its exit code, where known, and where it was if its own clock ended it."""
+    """How a worker ended: its exit code, where known, and where it was if its own clock or a crash ended it."""
 
     worker: str
+    pid: int
     code: int | None
     stack: str
 
     def __str__(self) -> str:
-        return f"worker {self.worker} {said(self.code)}"
+        return f"worker {self.worker} {_said(self.code)}"
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether its own clock has ended it."""
+        # The code isn't known where the program has other ways to wait for its children. Then the stack tells.
+        return self.code == TIMED_OUT or (self.code is None and self.stack != "" and not self.stack.startswith("Fatal"))
+
+    def error(self, message: str) -> WorkerDiedError:
+        """Return the error that says so."""
+        return WorkerDiedError(
+            message, pid=self.pid, exit_code=self.code, signal=_signal_name(self.code), stack=self.stack
+        )
 
 
-def end_workers(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:
+def end_workers(workers: Sequence[Worker], busy: Sequence[Worker], *, gently: bool) -> None:
     """End workers that were asked to leave: those busy at once, the others when they don't go. All are reaped.
 
-    An exception that a signal's handler raises in between comes once all is done.
+    ``gently``: they have a finalizer to run. An exception that a signal's handler raises in between comes once all is
+    done.
     """
+    grace = _GENTLE if gently else _GRACE
     try:
-        _end(workers, busy)
+        _end(workers, busy, grace)
     except BaseException:
-        _end([worker for worker in workers if not worker.reaped], workers)
+        _end([worker for worker in workers if not worker.reaped], workers, grace)
         raise
 
 
-def _end(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:
+def _end(workers: Sequence[Worker], busy: Sequence[Worker], grace: float) -> None:
     now = time.monotonic()
     due: dict[Worker, tuple[int | None, float]] = {
         worker: (signal.SIGTERM, now + (0 if worker in busy else _LEAVE)) for worker in workers
@@ -71,7 +92,7 @@ def _end(workers: Sequence[Worker], busy: Sequence[Worker]) -> None:
                 poll.unregister(worker.pidfd)
                 continue
             _signal_group(worker, number)
-            due[worker] = (signal.SIGKILL, now + _GRACE) if number == signal.SIGTERM else (None, now + _GIVE_UP)
+            due[worker] = (signal.SIGKILL, now + grace) if number == signal.SIGTERM else (None, now + _GIVE_UP)
         if not due:
             break
         wait = min(when for _, when in due.values()) - time.monotonic()
@@ -103,17 +124,24 @@ def reap(worker: Worker) -> int | None:
     return os.waitstatus_to_exitcode(status)
 
 
-def said(code: int | None) -> str:
+def _said(code: int | None) -> str:
     """Return what an exit code says, as the end of a sentence about a worker."""
     if code is None:
         return "ended"
-    if code >= 0:
+    name = _signal_name(code)
+    if name is None:
         return f"ended with exit code {code}"
+    hint = " (probably the kernel's out-of-memory killer)" if code == -signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"
+
+
+def _signal_name(code: int | None) -> str | None:
+    if code is None or code >= 0:
+        return None
     try:
-        name = signal.Signals(-code).name
+        return signal.Signals(-code).name
     except ValueError:
-        name = f"signal {-code}"
-    return f"was killed by {name}"
+        return f"signal {-code}"
 
 
 def _signal_group(worker: Worker, number: int) -> None:

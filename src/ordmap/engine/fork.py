@@ -10,10 +10,12 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
 
+from ordmap.backends.pool import Life
 from ordmap.engine import channel
+from ordmap.engine.last_words import LastWords
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
 
@@ -28,14 +30,14 @@ class Fork:
 
     inherits = True
 
-    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    def __init__(self, life: Life) -> None:
         _mark_classes()
-        self._initializer = initializer
-        self._initargs = initargs
+        self.life = life
 
-    def __call__(self, crew: Crew, number: int) -> Worker:
-        with channel.to_worker() as (ours, theirs, stack_file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
+    def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
+        with channel.to_worker() as (ours, theirs, file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
             own_results, own_leash = theirs
+            last_words = LastWords(file)
             seat = Seat(
                 number,
                 crew.board,
@@ -43,19 +45,18 @@ class Fork:
                 offers,
                 own_results,
                 own_leash,
-                stack_file,
+                last_words,
                 crew.jobs.held,
                 crew.jobs.newest,
                 crew.allowance,
-                self._initializer,
-                self._initargs,
+                self.life,
             )
             pid = _forked()
             if not pid:
-                _be_worker(seat, ours)
+                _be_worker(seat, ours, recorded=recorded)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
-            return Worker(number, pid, *ours, stack_file, crew.board)
+            return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
 
 
 def _mark_classes() -> None:
@@ -100,11 +101,14 @@ def _forked() -> int:
         return os.fork()
 
 
-def _be_worker(seat: Seat, callers: Sequence[socket.socket]) -> None:
+def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool) -> None:
     """Turn this copy of the caller into a worker; does not return."""
     try:
         os.setpgid(0, 0)
         leashed(seat.leash)
+        if recorded:
+            seat.last_words.record_from_now_on()
+        seat.last_words.tell_of_crashes()
         for end in callers:
             end.close()
         signal.set_wakeup_fd(-1)

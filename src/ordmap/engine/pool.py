@@ -27,10 +27,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ordmap.backends import Job
-from ordmap.backends.pool import POOL_CLOSED, initializer_failed
+from ordmap.backends.pool import POOL_CLOSED, Life, initializer_failed
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
-from ordmap.engine.clock import TIMED_OUT
 from ordmap.engine.ending import Death, end_workers, has_ended, reap
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
@@ -40,7 +39,7 @@ from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
 from ordmap.engine.staff import Staff, Worker
-from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError, WorkerDiedError
+from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError
 from ordmap.interrupts import uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
@@ -68,9 +67,13 @@ class Launch(Protocol):
     """A way to start workers; ``inherits``: they have all that the caller has, as of now."""
 
     inherits: bool
+    life: Life
 
-    def __call__(self, crew: Crew, number: int) -> Worker:
-        """Start a worker; an ``OSError`` says why there can be none."""
+    def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
+        """Start a worker; an ``OSError`` says why there can be none.
+
+        ``recorded``: what it says on its standard error before it begins is kept for its last words.
+        """
 
 
 class Crew:
@@ -443,7 +446,7 @@ class Crew:
 
     def _hire(self, number: int) -> None:
         with uninterrupted():
-            worker = self._launch(self, number)
+            worker = self._launch(self, number, recorded=self._stillborn > 0)
             self._staff.add(worker)
             if not self._launch.inherits:
                 self.jobs.brief(worker)
@@ -456,21 +459,22 @@ class Crew:
                 self._replace(worker)
 
     def _replace(self, worker: Worker) -> None:
-        death = Death(worker.name, reap(worker), worker.read_stack())
+        begun = self.board.has_begun(worker.number)
+        code = reap(worker)
+        said = worker.last_words.said().strip() if worker.recorded and not begun else ""
+        death = Death(worker.name, worker.pid, code, "" if said else worker.last_words.stack())
         self._staff.remove(worker)
-        if self.board.has_begun(worker.number):
-            self._stillborn = 0
-        else:
-            self._stillborn += 1
-            if self._stillborn >= _DEATHS:
-                self._fault = WorkerDiedError(f"workers die before they begin; the last: {death}")
-                return
+        self._stillborn = 0 if begun else self._stillborn + 1
+        if self._stillborn >= _DEATHS and worker.recorded:
+            said = f", having said:\n{said}" if said else ", without a word"
+            self._fault = death.error(f"workers die before they begin; the last: {death}{said}")
+            return
         self._recover(worker, death)
         self.board.clear(worker.number)
         try:
             self._hire(worker.number)
         except OSError as error:
-            self._fault = WorkerDiedError(f"{death}, and no other can be started: {error}")
+            self._fault = death.error(f"{death}, and no other can be started: {error}")
 
     def _recover(self, worker: Worker, death: Death) -> None:
         """Send again what is lost with a worker, and answer for the item that ended it."""
@@ -495,11 +499,11 @@ class Crew:
         elif state == LOADING:
             self._unloaded += 1
             if self._unloaded >= _DEATHS:
-                task.run.fault = WorkerDiedError(f"workers die while they unpickle the job; the last: {death}")
+                task.run.fault = death.error(f"workers die while they unpickle the job; the last: {death}")
         else:
             task.deaths += 1
             if task.deaths >= _DEATHS:
-                raised = Raised(WorkerDiedError(f"workers die while they unpickle this input; the last: {death}"))
+                raised = Raised(death.error(f"workers die while they unpickle this input; the last: {death}"), death.stack)
                 self._finish(task, Answer([raised], 0.0, 0, death.worker))
 
     # The end
@@ -515,7 +519,8 @@ class Crew:
                     self.board.ask_to_leave()
                     self.offers.shutdown(socket.SHUT_RDWR)
                     workers = list(self._staff)
-                    end_workers(workers, [worker for worker in workers if self.board.is_busy(worker.number)])
+                    busy = [worker for worker in workers if self.board.is_busy(worker.number)]
+                    end_workers(workers, busy, gently=self._launch.life.finalizer is not None)
             finally:
                 self._rouse()
                 self._let_go()
@@ -550,16 +555,15 @@ class Crew:
 
 def _ended_by(death: Death, limit: float | None) -> Raised:
     """Return the failure of an item with which its worker ended."""
-    # The code isn't known where the program has other ways to wait for its children. Then the stack tells.
-    timed_out = death.code == TIMED_OUT or (death.code is None and bool(death.stack))
-    if limit is None or not timed_out:
-        return Raised(WorkerDiedError(f"{death} while it computed this item"))
+    if limit is None or not death.timed_out:
+        return Raised(death.error(f"{death} while it computed this item"), death.stack)
     return Raised(too_long(limit, limit, f"was ended, with its worker {death.worker}", death.stack), death.stack)
 
 
 def _copied(fault: OrdmapError) -> OrdmapError:
     """Return the same error for one run of several, which adds its index to it."""
     copied = type(fault)(str(fault))  # copy.copy() asks pickle's registry, where others have entered what they like
+    vars(copied).update(vars(fault))
     copied.__cause__ = fault.__cause__
     return copied
 

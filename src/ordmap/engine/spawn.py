@@ -7,16 +7,18 @@ in results: a reference is far smaller and quicker than a class by value.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from ordmap.backends.pool import Life
 from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
+from ordmap.engine.last_words import LastWords
 from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
@@ -33,25 +35,32 @@ class Interpreter:
 
     inherits = False
 
-    def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    def __init__(self, life: Life) -> None:
+        self.life = life
         try:
-            self._luggage = Parcel((sys.argv, initializer, initargs))
+            self._luggage = Parcel((sys.argv, life))
         except Exception as error:
             raise BackendUnavailableError(
-                f"the initializer and its initargs can't be pickled for fresh interpreters: {error}"
+                "the initializer, its initargs or the finalizer can't be pickled for fresh interpreters: "
+                f"{type(error).__name__}: {error}"
             ) from error
 
-    def __call__(self, crew: Crew, number: int) -> Worker:
-        with channel.to_worker() as (ours, theirs, stack_file):
+    def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
+        with channel.to_worker() as (ours, theirs, file), contextlib.ExitStack() as cleanup:
             own_results, own_leash = theirs
+            stderr = -1
+            if recorded:
+                stderr = os.dup(2)
+                cleanup.callback(os.close, stderr)
             files = (
                 crew.board_file,
                 crew.taking.fileno(),
                 crew.offers.fileno(),
                 own_results.fileno(),
                 own_leash.fileno(),
-                stack_file,
+                file,
                 self._luggage.file,
+                *([stderr] if recorded else []),
             )
             code = (
                 f"import sys; sys.path[:] = {sys.path!r}; from ordmap.engine.spawn import main; "
@@ -60,17 +69,25 @@ class Interpreter:
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             command = [sys.executable, *flags, "-c", code]
             process = subprocess.Popen(  # noqa: S603  this very interpreter
-                command, pass_fds=files, stdin=subprocess.DEVNULL, process_group=0
+                command,
+                pass_fds=files,
+                stdin=subprocess.DEVNULL,
+                stderr=file if recorded else None,
+                process_group=0,
             )
             process.returncode = 0  # the crew waits for it
-            return Worker(number, process.pid, *ours, stack_file, crew.board)
+            return Worker(number, process.pid, *ours, LastWords(file), crew.board, recorded=recorded)
 
 
 def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int, int]) -> NoReturn:
     """Be a worker: all that a fresh interpreter does."""
-    board_file, taking, offers, results, leash, stack_file, luggage = files
-    for file in files:
-        os.set_inheritable(file, False)
+    board_file, taking, offers, results, leash, file, luggage, *stderr = files
+    for one in files:
+        os.set_inheritable(one, False)
+    last_words = LastWords(file)
+    last_words.tell_of_crashes()
+    if stderr:
+        last_words.record(*stderr)
     leash_end = socket.socket(fileno=leash)
     leashed(leash_end)
     # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
@@ -81,12 +98,11 @@ def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
+    life: Life
     try:
-        sys.argv[:], initializer, initargs = unpacked_parcel(luggage)
+        sys.argv[:], life = unpacked_parcel(luggage)
     except BaseException as error:
-        initializer, initargs = _raise, (error,)
+        life = Life(_raise, (error,))
     codec.find_classes = fill_main
     seat = Seat(
         number,
@@ -95,12 +111,11 @@ def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int
         socket.socket(fileno=offers),
         socket.socket(fileno=results),
         leash_end,
-        stack_file,
+        last_words,
         {},
         0,
         allowance,
-        initializer,
-        initargs,
+        life,
     )
     work(seat)
 

@@ -10,24 +10,28 @@ from collections.abc import Iterator
 
 from ordmap.engine import channel
 from ordmap.engine.board import Board
+from ordmap.engine.last_words import LastWords
 from ordmap.engine.shelf import Shelf
-from ordmap.limit import FRAME
 
 __all__ = ["Staff", "Worker"]
 
 
-#: Bytes of a stack that are read at most.
-_LONGEST_STACK = 1 << 16
-
-#: How `faulthandler` writes of the frame of ours that calls an item which has a limit of time.
-_OURS = '"{}"'.format(FRAME.encode("ascii", "backslashreplace").decode())
-
-
 class Worker:
-    """A worker that was started. ``pidfd`` becomes readable with its death, whoever holds its channel open."""
+    """A worker that was started. ``pidfd`` becomes readable with its death, whoever holds its channel open.
+
+    ``recorded``: what it says on its standard error before it begins is among its last words.
+    """
 
     def __init__(  # noqa: PLR0917  what a launch has opened
-        self, number: int, pid: int, results: socket.socket, leash: socket.socket, stack_file: int, board: Board
+        self,
+        number: int,
+        pid: int,
+        results: socket.socket,
+        leash: socket.socket,
+        last_words: LastWords,
+        board: Board,
+        *,
+        recorded: bool = False,
     ) -> None:
         self.number = number
         self.pid = pid
@@ -39,23 +43,13 @@ class Worker:
             raise
         self.results = results
         self.leash = leash
-        self._stack_file = stack_file
+        self.last_words = last_words
+        self.recorded = recorded
         self.shelf = Shelf(board, number)
         self.notices = channel.Outbox(results)
         self.name = f"{os.uname().nodename}:{pid}"
         self.reaped = False
         self.condemned = False  # ended by the caller: no item's fault
-
-    def read_stack(self) -> str:
-        """Return where it was when its clock ended it: the frames of each thread, but for ours and what called them."""
-        text = os.pread(self._stack_file, _LONGEST_STACK, 0).decode(errors="replace")
-        lines = []
-        is_ours = False
-        for line in text.splitlines(keepends=True):  # the most recent call comes first
-            is_ours = line.startswith("  File ") and (is_ours or _OURS in line)
-            if not is_ours:
-                lines.append(line)
-        return "".join(lines)
 
     def close(self) -> None:
         """Close this process's descriptors of it."""
@@ -66,7 +60,7 @@ class Worker:
         if self.pidfd >= 0:
             file, self.pidfd = self.pidfd, -1
             os.close(file)
-            os.close(self._stack_file)
+            os.close(self.last_words.file)
 
 
 class Staff:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import faulthandler
 import fcntl
 import os
 import pickle
@@ -28,12 +29,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from ordmap.backends import Job
+from ordmap.backends.pool import Life
 from ordmap.backends.remote import TRAVELLING, unpacking
 from ordmap.engine import blocks, channel
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
 from ordmap.engine.clock import Clock
 from ordmap.engine.codec import encode
+from ordmap.engine.last_words import LastWords
 from ordmap.engine.memory import keep_freed_memory
 from ordmap.engine.message import (
     ANSWER,
@@ -50,6 +53,7 @@ from ordmap.engine.message import (
     unpacked_orders,
 )
 from ordmap.engine.parcel import unpacked_parcel
+from ordmap.engine.wear import Wear
 from ordmap.outcome import Raised, pack
 
 __all__ = ["Held", "Seat", "leashed", "work"]
@@ -97,8 +101,7 @@ class Seat(NamedTuple):
 
     ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last
     run whose job is among them. ``allowance``: how many blocks, of how many bytes, it may have. ``leash`` is the end
-    of a channel that nobody writes to, and that breaks with the caller's death. ``stack_file`` is where the clock
-    writes, for the caller, what the item was at that it ended.
+    of a channel that nobody writes to, and that breaks with the caller's death.
     """
 
     number: int
@@ -107,12 +110,11 @@ class Seat(NamedTuple):
     offers: socket.socket
     results: socket.socket
     leash: socket.socket
-    stack_file: int
+    last_words: LastWords
     jobs: Mapping[int, Held]
     newest: int
     allowance: tuple[int, int]
-    initializer: Callable[..., object] | None = None
-    initargs: tuple[Any, ...] = ()
+    life: Life
 
 
 def leashed(leash: socket.socket) -> None:
@@ -160,6 +162,12 @@ _forked = False
 def _stray() -> None:
     global _forked
     _forked = True
+    if blocks.current is not None:
+        faulthandler.disable()  # a crash of this one is none of the worker's
+
+
+def _say_no_breakpoint(*_: object, **__: object) -> NoReturn:
+    raise RuntimeError("breakpoint() can't reach the terminal from a worker process: use backend='serial'")
 
 
 def _stay() -> None:
@@ -171,8 +179,16 @@ def _stay() -> None:
 os.register_at_fork(after_in_child=_stray)
 
 
-class _Stop(Exception):  # noqa: N818  not an error
-    """The caller wants no more."""
+class _Stop(BaseException):  # noqa: N818  not an error, and no item's to catch
+    """The caller wants no more, or this worker has done enough."""
+
+
+def _stop(number: int, _: object) -> None:
+    if _forked:  # an item's child, which has nothing to finish
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
+    raise _Stop
 
 
 class _Worker:
@@ -188,7 +204,8 @@ class _Worker:
         self._newest = seat.newest
         self._arena = blocks.current = Arena(seat.board, seat.number, *seat.allowance)
         self._outbox = channel.Outbox(seat.results)
-        self._clock = Clock(seat.stack_file)
+        self._clock = Clock(seat.last_words)
+        self._wear = Wear(seat.life.most_items, seat.life.most_bytes)
         self._pending: deque[Order] = deque()
         self._pending_since = 0.0
         self._waited = 0.0  # seconds, for the last chunk
@@ -196,30 +213,56 @@ class _Worker:
         _stay()
 
     def serve(self) -> None:
-        """Compute what comes, until the caller wants no more."""
+        """Compute what comes, until the caller wants no more or this worker has done enough."""
+        life = self._seat.life
         with contextlib.suppress(_Stop):
             self._begin()
-            while True:
-                if not self._pending:
-                    self._take()
-                elif time.perf_counter() - self._pending_since > _HOARD:
-                    self._offer()
-                if self._pending:
-                    self._serve(self._pending.popleft())
+            try:
+                if life.finalizer is not None:
+                    signal.signal(signal.SIGTERM, _stop)  # else it ends the process at once
+                while not self._wear.is_over():
+                    if not self._pending:
+                        self._take()
+                    elif time.perf_counter() - self._pending_since > _HOARD:
+                        self._offer()
+                    if self._pending:
+                        self._serve(self._pending.popleft())
+                self._hand_over()
+            finally:
+                if life.finalizer is not None and not _forked:
+                    signal.signal(signal.SIGTERM, lambda *_: None)  # it is ending; if not in time, it is killed
+                    life.finalizer()
 
     def _begin(self) -> None:
         _compute_in_one_thread()
         keep_freed_memory()
-        seat = self._seat
-        if seat.initializer is not None:
+        if sys.breakpointhook is sys.__breakpointhook__ and not os.environ.get("PYTHONBREAKPOINT"):
+            sys.breakpointhook = _say_no_breakpoint
+        life = self._seat.life
+        fault: BaseException | None = None
+        if life.initializer is not None:
             try:
-                seat.initializer(*seat.initargs)
+                life.initializer(*life.initargs)
             except BaseException as error:
-                self._report_fault(0, error)
-                while True:  # the caller ends this worker when it hears
-                    self._take()
-                    self._pending.clear()
+                fault = error
+        self._seat.last_words.pass_on()
+        if fault is not None:
+            self._report_fault(0, fault)
+            while True:  # the caller ends this worker when it hears
+                self._take()
+                self._pending.clear()
         self._board.begin(self._number)
+
+    def _hand_over(self) -> None:
+        """Give back what others have to do, and send what is done, however long the caller takes to receive it."""
+        self._offer()  # what there is no room for the caller gives out again, after this worker's end
+        poll = select.poll()
+        poll.register(self._results, select.POLLOUT)
+        poll.register(self._tasks, 0)  # its end alone
+        while not self._outbox.flush():
+            self._heed()
+            if any(file == self._results.fileno() for file, _ in poll.poll()) and not self._outbox.flush():
+                time.sleep(_RETRY)  # there is room, yet no way: too many descriptors are under way
 
     # Tasks
 
@@ -345,6 +388,9 @@ class _Worker:
             row[0] = 0
             return
         compute, keys = self._inputs(order, job)
+        wear = self._wear
+        if len(keys) > wear.left:
+            keys = keys[: wear.left]  # another worker does the rest
         outcomes: list[Any] = []
         nbytes = 0
         kind = PLAIN
@@ -359,6 +405,8 @@ class _Worker:
             state += 1
             try:
                 result = compute(key)
+            except _Stop:
+                raise
             except BaseException as error:
                 # The frame of this loop is of no interest to the user.
                 error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
@@ -375,7 +423,7 @@ class _Worker:
             if clock() < look_up:
                 continue
             look_up = clock() + _LOOK
-            if look_up >= give_up:
+            if look_up >= give_up or wear.is_over():
                 break
             self._heed()
             if order.run not in self._jobs:
@@ -386,6 +434,7 @@ class _Worker:
         del result  # an idle worker keeps no result alive
         self._clock.stop()
         elapsed = clock() - began
+        wear.left -= len(outcomes)
         head = NEWS.pack(kind, order.serial, elapsed, nbytes + 32 * len(outcomes))
         self._answer(head, outcomes, lent)
         row[0] = 0

@@ -1,0 +1,49 @@
+"""When a worker has done enough: it then leaves between two items, and another takes its place."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+__all__ = ["Wear", "own_memory"]
+
+#: The part of its time that a worker may spend on looking at its memory.
+_SHARE = 0.02
+
+
+class Wear:
+    """How many items a worker may still compute, ``left``, and whether it holds too much memory for another."""
+
+    def __init__(self, most_items: int | None, most_bytes: int | None) -> None:
+        self.left = sys.maxsize if most_items is None else most_items
+        self._most_bytes = most_bytes
+        self._look_again = 0.0
+
+    def is_over(self) -> bool:
+        """Whether the worker is to leave now. It looks at its memory as often as that costs next to nothing."""
+        if self.left <= 0:
+            return True
+        if self._most_bytes is None or (began := time.perf_counter()) < self._look_again:
+            return False
+        over = _resident() > self._most_bytes and own_memory() > self._most_bytes
+        ended = time.perf_counter()
+        self._look_again = ended + (ended - began) / _SHARE
+        if over:
+            self.left = 0
+        return over
+
+
+def own_memory() -> int:
+    """Return the bytes of memory that this process has and shares with no other.
+
+    A forked worker shares with the caller what neither has written to since.
+    """
+    with open("/proc/self/smaps_rollup", encoding="ascii") as file:  # noqa: PTH123  pathlib takes long to import
+        return sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Private_"))
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process has, shared or not: much quicker to be had."""
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
