@@ -8,6 +8,9 @@
 The dataset is handed to a peer's workers once, by its initializer where it has one. A peer forks unless told ``spawn``;
 joblib and grain always start fresh interpreters. "Not bounded" in `PEERS` means that results that nobody has taken yet
 may be more than the window: the peer has none.
+
+``timeout``, where a peer has it: the seconds that an item may take, or that the caller waits for one. What a peer gives
+goes on after an error where the peer can.
 """
 
 from __future__ import annotations
@@ -56,17 +59,41 @@ class Stream:
         close()
 
 
-def _window(submit, count, prefetch):
+class _Window:
     """The deque of futures that everyone writes."""
-    indices = iter(range(count))
-    futures = deque(submit(index) for index in islice(indices, prefetch))
-    while futures:
-        result = futures.popleft().result()
-        futures.extend(submit(index) for index in islice(indices, 1))
-        yield result
+
+    def __init__(self, submit, count, prefetch, timeout=None):
+        self._submit = submit
+        self._indices = iter(range(count))
+        self._prefetch = prefetch
+        self._timeout = timeout
+        self._futures = None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._futures is None:
+            self._futures = deque(map(self._future, islice(self._indices, self._prefetch)))
+        if not self._futures:
+            raise StopIteration
+        try:
+            return self._futures.popleft().result(self._timeout)
+        finally:
+            self._futures.extend(map(self._future, islice(self._indices, 1)))
+
+    def _future(self, index):
+        try:
+            return self._submit(index)
+        except Exception as error:  # the pool is broken; what has come can still be had
+            from concurrent.futures import Future
+
+            future = Future()
+            future.set_exception(error)
+            return future
 
 
-def executor(dataset, workers, prefetch, *, start="fork", chunksize=None):
+def executor(dataset, workers, prefetch, *, start="fork", chunksize=None, timeout=None):
     """A window over a ``ProcessPoolExecutor``; with a chunk size, its ``map`` (which is not bounded)."""
     from concurrent.futures import ProcessPoolExecutor
 
@@ -74,11 +101,11 @@ def executor(dataset, workers, prefetch, *, start="fork", chunksize=None):
     if chunksize:
         results = pool.map(_item, range(len(dataset)), chunksize=chunksize)
     else:
-        results = _window(partial(pool.submit, _item), len(dataset), prefetch)
+        results = _Window(partial(pool.submit, _item), len(dataset), prefetch, timeout)
     return Stream(results, partial(pool.shutdown, cancel_futures=True))
 
 
-def pool_imap(dataset, workers, prefetch, *, start="fork", chunksize=1):
+def pool_imap(dataset, workers, prefetch, *, start="fork", chunksize=1, timeout=None):
     """``multiprocessing.Pool.imap``."""
     pool = multiprocessing.get_context(start).Pool(workers, _keep, (dataset,))
 
@@ -86,10 +113,13 @@ def pool_imap(dataset, workers, prefetch, *, start="fork", chunksize=1):
         pool.terminate()
         pool.join()
 
-    return Stream(pool.imap(_item, range(len(dataset)), chunksize), close)
+    results = pool.imap(_item, range(len(dataset)), chunksize)
+    if timeout is not None:
+        results = iter(partial(results.next, timeout), object())
+    return Stream(results, close)
 
 
-def torch(dataset, workers, prefetch, *, start="fork", chunksize=None, numpy=False):
+def torch(dataset, workers, prefetch, *, start="fork", chunksize=None, numpy=False, timeout=None):
     """PyTorch's DataLoader without batches; with a chunk size, lists of that many items."""
     from torch.utils.data import DataLoader
 
@@ -100,6 +130,7 @@ def torch(dataset, workers, prefetch, *, start="fork", chunksize=None, numpy=Fal
         num_workers=workers,
         prefetch_factor=max(1, prefetch // ((chunksize or 1) * workers)),
         multiprocessing_context=start,
+        timeout=timeout or 0,
     )
     items = iter(loader)
     return Stream(chain.from_iterable(items) if chunksize else items, lambda: None)
@@ -123,31 +154,31 @@ def grain(dataset, workers, prefetch):
     return Stream(iter(loader), lambda: None)
 
 
-def mpire(dataset, workers, prefetch, *, start="fork", chunksize=1):
+def mpire(dataset, workers, prefetch, *, start="fork", chunksize=1, timeout=None):
     """MPIRE's ``imap``, the dataset as its shared object."""
     from mpire import WorkerPool
 
     pool = WorkerPool(workers, shared_objects=dataset, start_method=start)
     results = pool.imap(
         _item_of, range(len(dataset)), len(dataset), max_tasks_active=max(prefetch, 2 * chunksize * workers),
-        chunk_size=chunksize,
+        chunk_size=chunksize, task_timeout=timeout,
     )  # fmt: skip
     return Stream(results, pool.terminate)
 
 
-def joblib(dataset, workers, prefetch, *, chunksize="auto"):
+def joblib(dataset, workers, prefetch, *, chunksize="auto", timeout=None):
     """joblib's generator. Its workers (loky's) outlive ``close()``, to be used again."""
     from joblib import Parallel, delayed
 
     parallel = Parallel(
         workers, return_as="generator", pre_dispatch=prefetch, batch_size=chunksize,
-        backend="loky", initializer=_keep, initargs=(dataset,),
+        backend="loky", initializer=_keep, initargs=(dataset,), timeout=timeout,
     )  # fmt: skip
     results = parallel(delayed(_item)(index) for index in range(len(dataset)))
     return Stream(results, results.close)
 
 
-def pebble(dataset, workers, prefetch, *, start="fork", chunksize=None):
+def pebble(dataset, workers, prefetch, *, start="fork", chunksize=None, timeout=None):
     """A window over a pebble pool; with a chunk size, its ``map`` (which is not bounded)."""
     from pebble import ProcessPool
 
@@ -155,7 +186,7 @@ def pebble(dataset, workers, prefetch, *, start="fork", chunksize=None):
     if chunksize:
         results = pool.map(_item, range(len(dataset)), chunksize=chunksize).result()
     else:
-        results = _window(lambda index: pool.schedule(_item, (index,)), len(dataset), prefetch)
+        results = _Window(lambda index: pool.schedule(_item, (index,), timeout=timeout), len(dataset), prefetch)
 
     def close():
         pool.stop()
@@ -175,7 +206,8 @@ def seqtools(dataset, workers, prefetch):
     sequence = seqtools.prefetch(
         dataset, workers, "process", max_buffered=buffers, shm_size=buffers * getattr(dataset, "nbytes", 0)
     )
-    return Stream(iter(sequence), lambda: None)
+    # Item by item, since its own iterator ends with the first error.
+    return Stream(map(sequence.__getitem__, range(len(dataset))), lambda: None)
 
 
 def keras(dataset, workers, prefetch):
@@ -200,11 +232,12 @@ def serial(dataset, workers, prefetch):
     return Stream((dataset[index] for index in range(len(dataset))), lambda: None)
 
 
-def ordmap(dataset, workers, prefetch, *, backend, chunksize=None):
+def ordmap(dataset, workers, prefetch, *, backend, chunksize=None, timeout=None):
     """Ours."""
     from ordmap import ordered_imap
 
-    return ordered_imap(dataset, workers, prefetch, backend=backend, chunksize=chunksize)
+    options = {} if timeout is None else {"item_timeout": timeout}
+    return ordered_imap(dataset, workers, prefetch, backend=backend, chunksize=chunksize, **options)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,11 @@ settings.register_profile("ordmap", deadline=None, print_blob=True)
 settings.load_profile("ordmap")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stress-seconds", type=float, default=5.0, help="seconds that a stress test takes at the least")
+    parser.addoption("--stress-kills", type=int, default=20, help="workers that it kills at the least")
+
+
 #: Part of the name of every semaphore that these tests make; other programs of the machine make theirs.
 _SHARED = f"ordmap-test-{os.getpid()}"
 multiprocessing.current_process()._config["semprefix"] = f"/{_SHARED}"

@@ -14,7 +14,7 @@ SOURCE = Path(ordmap.__file__).parent
 
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
-    {"errors", "cores", "dataset", "placing", "interrupts"},
+    {"errors", "cores", "dataset", "placing", "interrupts", "policy", "sizes"},
     {"outcome", "pace", "indices", "limit"},
     {"backends.promises"},
     {"backends"},
@@ -23,6 +23,7 @@ FLOORS = [
     {"backends.serial", "backends.threads", "backends.executor"},
     {"backends.portable"},
     {"engine"},
+    {"engine.last_words", "engine.points", "engine.wear"},
     {"engine.board", "engine.channel", "engine.clock", "engine.memory", "engine.message", "engine.reducers"},
     {"engine.blocks", "engine.shelf", "engine.parcel"},
     {"engine.codec"},

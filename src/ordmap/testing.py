@@ -31,6 +31,7 @@ from typing import Any
 import pytest
 
 from ordmap import (
+    Failure,
     ItemTimeoutError,
     OrderedIterator,
     OrdmapError,
@@ -223,6 +224,10 @@ def _held_here() -> tuple[Counter[str], set[threading.Thread], set[str]]:
 def _nothing_more_than(before: tuple[Counter[str], set[threading.Thread], set[str]]) -> bool:
     now = _held_here()
     return not (now[0] - before[0]) and now[1] <= before[1] and now[2] <= before[2]
+
+
+def _tries(journal: Journal, index: int) -> int:
+    return sum(event == "try" and number == index for event, number, _ in journal.events())
 
 
 class BackendContract:
@@ -550,6 +555,98 @@ class BackendContract:
             found = outcomes(numbers)
         assert found.pop(1) == 1 if not resolved.workers else isinstance(found.pop(1), ItemTimeoutError)
         assert found == [0, 2]
+
+    # what becomes of an item that failed
+
+    @pytest.mark.parametrize("chunksize", [None, 1, 5])
+    def test_a_failed_item_is_tried_again_in_its_place(
+        self, backend: Any, journal: Journal, chunksize: int | None
+    ) -> None:
+        def work(index: int) -> int:
+            journal.note("try", index)
+            if index % 4 == 1 and _tries(journal, index) <= 2:
+                raise OSError("not yet")
+            return index
+
+        assert [*ordered_imap(_Plain(20, work), prefetch=5, backend=backend, chunksize=chunksize, retries=2)] == [
+            *range(20)
+        ]
+        assert [_tries(journal, index) for index in range(20)] == [3 if index % 4 == 1 else 1 for index in range(20)]
+
+    def test_an_item_fails_after_its_last_attempt(self, backend: Any, journal: Journal) -> None:
+        def work(index: int) -> int:
+            journal.note("try", index)
+            if index == 2:
+                raise OSError("never")
+            return index
+
+        found = outcomes(ordered_imap(_Plain(5, work), backend=backend, retries=3))
+        error = found.pop(2)
+        assert found == [0, 1, 3, 4]
+        assert type(error) is OSError
+        assert "item 2, epoch 0" in error.__notes__[0]
+        assert "attempt 4" in error.__notes__[0]
+        assert _tries(journal, 2) == 4
+
+    @pytest.mark.parametrize("chunksize", [None, 3])
+    def test_on_error(self, backend: Any, chunksize: int | None) -> None:
+        def work(index: int) -> int:
+            if index % 3 == 2:
+                raise LookupError(f"no {index}")
+            return index
+
+        def given(on_error: Any) -> list[Any]:
+            dataset = _Plain(9, work)
+            return [*ordered_imap(dataset, prefetch=6, backend=backend, chunksize=chunksize, on_error=on_error)]
+
+        assert given("skip") == [0, 1, 3, 4, 6, 7]
+        assert given(lambda failure: (failure.index, str(failure.error), failure.attempts)) == [
+            0, 1, (2, "no 2", 1), 3, 4, (5, "no 5", 1), 6, 7, (8, "no 8", 1),
+        ]  # fmt: skip
+        returned = given("return")
+        assert [type(one) for one in returned] == [int, int, Failure] * 3
+        assert "item 2, epoch 0" in returned[2].error.__notes__[0]
+
+    def test_what_on_error_raises_is_raised_in_the_item_s_place(self, backend: Any) -> None:
+        def work(index: int) -> int:
+            if index == 1:
+                raise LookupError
+            return index
+
+        def refuse(failure: Failure) -> None:
+            raise ZeroDivisionError(failure.index)
+
+        found = outcomes(ordered_imap(_Plain(3, work), backend=backend, on_error=refuse))
+        assert [found[0], type(found[1]), found[2]] == [0, ZeroDivisionError, 2]
+
+    def test_a_bad_lazy_index_is_not_tried_again_and_is_skipped(self, backend: Any) -> None:
+        indices: Iterator[Any] = iter((0, 3, 1))
+        assert [*ordered_imap("abc", indices=indices, backend=backend, retries=5, on_error="skip")] == ["a", "b"]
+
+    def test_deaths_and_time_outs_are_failures_like_any_other(
+        self, backend: Any, resolved: Backend, grade: Callable[[str], Grade], journal: Journal
+    ) -> None:
+        def work(index: int) -> int:
+            journal.note("try", index)
+            again = _tries(journal, index) > 1
+            if index in {2, 3} and not again and grade("worker death").word == "kept":
+                os._exit(9)
+            if index in {5, 6} and not again and resolved.workers:
+                time.sleep(2)
+            if index in {3, 6} and again:
+                raise OSError("this time")
+            return index
+
+        given = ordered_imap(
+            _Plain(9, work), prefetch=6, backend=backend, item_timeout=0.8, retries=1, on_error=lambda one: one.attempts
+        )
+        expected = [*range(9)]
+        if grade("worker death").word == "kept":
+            assert grade("retries").word == "kept"
+            expected[3] = 2
+        if resolved.workers:
+            expected[6] = 2
+        assert [*given] == expected
 
     # the source
 

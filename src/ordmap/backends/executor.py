@@ -36,13 +36,16 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer
 
-__all__ = ["NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
+__all__ = ["NO_DEATHS", "NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
 
 #: How far an executor, which can't end what it runs, keeps the promise of time-outs.
 NO_TIMEOUTS = weaker(
     "nothing is ended: each chunk runs in a new thread, which is left alone with an item that takes too long, and has "
     "nothing of what an initializer has set for its own thread"
 )
+
+#: How far it keeps the promise of retries.
+NO_DEATHS = weaker("the death of a worker ends the run all the same")
 
 _THIS_PROCESS = uuid.uuid4().hex
 _numbers = itertools.count()
@@ -290,6 +293,7 @@ class FromExecutor:
         worker_death=weaker("`WorkerDiedError` ends the run; which item did it is not known"),
         parent_death=weaker("as the executor does it"),
         timeouts=NO_TIMEOUTS,
+        retries=NO_DEATHS,
         no_guard=weaker("lambdas and classes from `__main__` travel; whether its workers run `__main__` is up to it"),
     )
 

@@ -25,7 +25,7 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from typing import Any
 
 from ordmap.backends import Job, remote
-from ordmap.backends.executor import NO_TIMEOUTS, ExecutorRun, Shipment
+from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Life, ProcessPool
 from ordmap.backends.promises import row, weaker
@@ -111,7 +111,7 @@ class Processes(ProcessPool):
     """
 
     name = "processes"
-    promises = row(worker_death=_WORKER_DEATH, timeouts=NO_TIMEOUTS)
+    promises = row(worker_death=_WORKER_DEATH, timeouts=NO_TIMEOUTS, retries=NO_DEATHS)
 
     def _prepare(self) -> None:
         if self._life.most_items is not None or self._life.most_bytes is not None:
@@ -219,6 +219,7 @@ class Spawn(Processes):
         clean=weaker("the standard library's resource tracker, one process, stays until the program ends"),
         worker_death=_WORKER_DEATH,
         timeouts=NO_TIMEOUTS,
+        retries=NO_DEATHS,
     )
 
     def _forks(self) -> bool:

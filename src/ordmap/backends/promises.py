@@ -42,6 +42,7 @@ PROMISES: dict[str, str] = {
     "item errors": "An exception costs its own item only; `next()` goes on with the following one.",
     "worker death": "The death of a worker costs its own item only.",
     "timeouts": "An item that runs for longer than `item_timeout` costs itself only, and is ended.",
+    "retries": "Exceptions, time-outs and deaths alike are tried again `retries` times, and meet `on_error`.",
     "own exception": "The user's exception arrives as itself, with cause, context and notes.",
     "shipped once": "The dataset reaches each worker once a run, never with each task.",
     "no guard": 'Lambdas, closures and classes from `__main__` work, without `if __name__ == "__main__":`.',

@@ -53,6 +53,7 @@ from ordmap.engine.message import (
     unpacked_orders,
 )
 from ordmap.engine.parcel import unpacked_parcel
+from ordmap.engine.points import arm
 from ordmap.engine.wear import Wear
 from ordmap.outcome import Raised, pack
 
@@ -214,6 +215,7 @@ class _Worker:
 
     def serve(self) -> None:
         """Compute what comes, until the caller wants no more or this worker has done enough."""
+        arm(self)
         life = self._seat.life
         with contextlib.suppress(_Stop):
             self._begin()

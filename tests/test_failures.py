@@ -1,0 +1,389 @@
+"""How failures are said, and what a worker's death costs at each instant of its life."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ordmap import BackendUnavailableError, Failure, Processes, Spawn, Threads, WorkerDiedError, ordered_imap, ordered_map
+from ordmap.backends import portable
+from ordmap.engine import available, points
+from ordmap.engine.wear import own_memory
+from ordmap.testing import outcomes, wait_until
+
+pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
+
+ENGINE = ["processes", "spawn"]
+
+
+def kill_by(how):
+    if how == "exit":
+        os._exit(7)
+    if how == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "SIGABRT":
+        os.abort()
+    ctypes.string_at(0)
+
+
+class Deadly:
+    """Ten numbers; one of them kills the worker, each time that it is asked for."""
+
+    def __init__(self, how, tally):
+        self.how = how
+        self.pids = tally.path
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        if index == 6:
+            self.pids.write_text(str(os.getpid()))
+            kill_by(self.how)
+        return index
+
+
+# What is said of a death
+
+
+@pytest.mark.parametrize("chunksize", [None, 4])
+@pytest.mark.parametrize("backend", ENGINE)
+@pytest.mark.parametrize(
+    ("how", "code", "name", "said"),
+    [
+        ("exit", 7, None, "ended with exit code 7"),
+        ("SIGKILL", -9, "SIGKILL", "was killed by SIGKILL (probably the kernel's out-of-memory killer)"),
+        ("SIGSEGV", -11, "SIGSEGV", "was killed by SIGSEGV"),
+        ("SIGABRT", -6, "SIGABRT", "was killed by SIGABRT"),
+    ],
+)
+def test_a_death_says_how_and_which_and_where(how, code, name, said, backend, chunksize, tally):
+    dataset = Deadly(how, tally)
+    found = outcomes(ordered_imap(dataset, 2, 8, backend=backend, chunksize=chunksize, retries=2))
+    death = found.pop(6)
+    assert found == [0, 1, 2, 3, 4, 5, 7, 8, 9]
+    assert type(death) is WorkerDiedError
+    assert (death.index, death.attempts, death.exit_code, death.signal) == (6, 3, code, name)
+    assert death.pid == int(dataset.pids.read_text())
+    assert f"{said} while it computed this item" in str(death)
+    if name in {"SIGSEGV", "SIGABRT"}:
+        assert death.stack.startswith("Fatal Python error")
+        assert "in kill_by" in death.stack
+        assert "worker.py" not in death.stack  # what called the item is no concern of the user's
+        assert death.stack.strip() in "".join(death.__notes__)
+    else:
+        assert death.stack == ""
+
+
+def test_a_crash_of_an_item_s_own_child_is_not_taken_for_the_worker_s():
+    def fork(index):
+        if index == 2:
+            child = os.fork()
+            if not child:
+                ctypes.string_at(0)
+            os.waitpid(child, 0)
+            os._exit(1)
+        return index
+
+    found = outcomes(ordered_map(fork, range(4), workers=2))
+    assert (found[2].exit_code, found[2].stack) == (1, "")
+
+
+def test_a_failure_is_frozen_and_travels():
+    import pickle
+
+    (failure,) = ordered_map(int, ["x"], workers=1, on_error="return")
+    with pytest.raises(AttributeError):
+        failure.index = 3
+    again = pickle.loads(pickle.dumps(failure))
+    assert (again.index, again.attempts, type(again.error)) == (0, 1, ValueError)
+
+
+def test_a_result_that_can_not_be_opened_is_tried_again(tally):
+    class Sometimes:
+        def __reduce__(self):
+            tally.add()
+            return (refuse, ()) if int(tally) < 3 else (int, (5,))
+
+    def make(index):
+        return Sometimes() if index == 2 else index
+
+    assert list(ordered_map(make, range(5), workers=2, retries=2, chunksize=3, prefetch=6)) == [0, 1, 5, 3, 4]
+    assert int(tally) == 3
+
+
+def refuse():
+    raise ValueError("not yet")
+
+
+def test_a_retry_keeps_the_bound_and_holds_up_nobody(tally):
+    gate = tally.path.with_name("gate")
+
+    def work(index):
+        if index == 0:
+            tally.add()
+            if int(tally) == 1:
+                raise OSError
+            wait_until(gate.exists, "the gate opens")
+        elif index == 7:
+            gate.touch()  # the window goes on while the first item is tried again
+        return index
+
+    numbers = ordered_map(work, range(40), workers=2, prefetch=8, chunksize=1, retries=1)
+    assert list(numbers) == [*range(40)]
+    assert numbers.stats.most_in_flight == 8
+    assert numbers.stats.delivered == 40
+
+
+def test_what_on_error_gives_is_no_end_of_the_loop():
+    def stop(failure):
+        raise StopIteration
+
+    with pytest.raises(RuntimeError, match="on_error raised StopIteration"):
+        next(ordered_map(int, ["x"], workers=1, on_error=stop))
+
+
+def test_an_interrupt_in_on_error_ends_the_iterator():
+    def interrupt(failure):
+        raise KeyboardInterrupt
+
+    numbers = ordered_map(int, ["x", "1"], workers=1, on_error=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        next(numbers)
+    assert list(numbers) == []
+
+
+# Workers that can't begin
+
+
+class FromNowOn:
+    """Kills each worker at its start, or the first few only."""
+
+    def __init__(self, tally, most=1000):
+        self.tally = tally
+        self.most = most
+
+    def __call__(self):
+        self.tally.add()
+        if int(self.tally) <= self.most:
+            os.write(2, b"no licence is left\n")
+            os._exit(4)
+        os.write(2, b"found a licence\n")
+
+
+@pytest.mark.parametrize("make", [Processes, Spawn])
+def test_workers_that_die_at_their_start_are_one_error_with_what_they_said(make, tally, capfd):
+    with pytest.raises(WorkerDiedError, match="(?s)die before they begin.*exit code 4, having said:\nno licence") as caught:
+        next(ordered_map(abs, [1], backend=make(2, initializer=FromNowOn(tally))))
+    assert (caught.value.exit_code, caught.value.index) == (4, 0)
+    assert int(tally) <= 2 * 2 + 1
+
+
+def test_a_crash_at_the_start_is_said(tally):
+    with pytest.raises(WorkerDiedError, match="(?s)SIGSEGV, having said:\nFatal Python error.* in kill_by"):
+        next(ordered_map(abs, [1], backend=Processes(2, initializer=kill_by, initargs=("SIGSEGV",))))
+
+
+@pytest.mark.parametrize("make", [Processes, Spawn])
+def test_what_a_worker_says_that_begins_after_all_is_passed_on(make, tally, capfd):
+    numbers = ordered_map(abs, range(5), backend=make(1, initializer=FromNowOn(tally, 2)))
+    assert list(numbers) == [*range(5)]
+    assert capfd.readouterr().err.count("found a licence") == 1
+
+
+def test_a_fresh_interpreter_that_can_not_import_what_it_needs_is_said(tmp_path, monkeypatch, capfd):
+    package = tmp_path / "ordmap"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('this ordmap is broken')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(WorkerDiedError, match="(?s)die before they begin.*ImportError: this ordmap is broken"):
+        next(ordered_map(abs, [1], backend=Spawn(2)))
+
+
+# Workers come and go
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 7])
+@pytest.mark.parametrize("make", [Processes, Spawn])
+def test_a_worker_computes_so_many_items_at_most(make, chunksize, tally):
+    def work(index):
+        tally.add()
+        return os.getpid(), np.full(40_000, index)
+
+    with make(2, max_items_per_worker=5) as pool:
+        found = list(ordered_imap(range_of(work, 60), prefetch=14, backend=pool, chunksize=chunksize))
+    assert [int(array[-1]) for _, array in found] == [*range(60)]  # kept beyond their workers
+    pids = [pid for pid, _ in found]
+    assert len(set(pids)) >= 12
+    assert max(pids.count(pid) for pid in pids) == 5
+    assert int(tally) == 60
+
+
+class range_of:
+    def __init__(self, function, length):
+        self.function = function
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        return self.function(index)
+
+
+_leak = []
+
+
+@pytest.mark.parametrize("chunksize", [None, 20])
+def test_a_worker_that_leaks_is_replaced(chunksize):
+    def leak(index):
+        before = own_memory()
+        _leak.append(bytearray(os.urandom(1024) * 20 * 1024))
+        return os.getpid(), before
+
+    with Processes(1, max_memory_per_worker="90MB") as pool:
+        found = list(ordered_map(leak, range(20), backend=pool, chunksize=chunksize, prefetch=20))
+    assert 4 <= len({pid for pid, _ in found}) <= 10
+    assert max(before for _, before in found) < 115e6  # one item beyond it at most, where it began
+
+
+def test_what_a_worker_shares_with_the_caller_is_not_its_own():
+    held = np.ones(30_000_000)
+
+    def look(index):
+        return os.getpid(), float(held[index::1000].sum())
+
+    with Processes(1, max_memory_per_worker="100MB") as pool:
+        found = list(ordered_map(look, range(50), backend=pool))
+    assert found == [(found[0][0], 30_000.0)] * 50
+
+
+@pytest.mark.parametrize("make", [Threads, Processes, Spawn, portable.Processes, portable.Spawn])
+def test_a_finalizer_runs_once_a_worker_that_ends_in_peace(make, tally):
+    begun = tally.path.with_name("begun")
+    begun.touch()
+
+    def begin():
+        with begun.open("ab") as file:
+            file.write(b".")
+
+    with make(2, initializer=begin, finalizer=tally.add) as pool:
+        assert list(ordered_map(abs, range(20), backend=pool)) == [*range(20)]
+    wait_until(lambda: int(tally) == begun.stat().st_size > 0, "each has run it")
+
+
+@pytest.mark.parametrize("make", [Processes, Spawn])
+def test_a_finalizer_runs_in_the_midst_of_an_item_that_nobody_wants(make, tally):
+    def work(index):
+        if index > 1:
+            try:
+                time.sleep(60)
+            except Exception:  # it is not the item's to catch
+                time.sleep(60)
+        return index
+
+    numbers = ordered_map(work, range(9), backend=make(2, finalizer=tally.add), prefetch=4, chunksize=1)
+    assert [next(numbers), next(numbers)] == [0, 1]
+    numbers.close()
+    assert int(tally) == 2
+
+
+def test_a_finalizer_runs_in_workers_that_are_recycled_and_not_in_those_that_are_killed(tally):
+    def work(index):
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+    with Processes(1, finalizer=tally.add, max_items_per_worker=3) as pool:
+        found = list(ordered_map(work, range(12), backend=pool, on_error="skip", chunksize=1))
+    assert found == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert int(tally) == 3  # of five workers one was killed, and one had computed nothing or less than three
+
+
+def test_a_finalizer_is_none_of_an_item_s_child(tally):
+    def fork(index):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+        os.kill(child, signal.SIGTERM)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with Processes(1, finalizer=tally.add) as pool:
+        assert list(ordered_map(fork, range(3), backend=pool)) == [-signal.SIGTERM] * 3
+    assert int(tally) == 1
+
+
+def test_a_finalizer_that_raises_is_said_and_harms_nothing(capfd):
+    with Processes(1, finalizer=lambda: 1 / 0) as pool:
+        assert list(ordered_map(abs, range(3), backend=pool)) == [0, 1, 2]
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_the_portable_path_refuses_to_recycle():
+    for make in (portable.Processes, portable.Spawn):
+        with pytest.raises(BackendUnavailableError, match="process engine"):
+            make(2, max_items_per_worker=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"initializer": 3}, TypeError, "initializer must be a function"),
+        ({"finalizer": "close"}, TypeError, "finalizer must be a function"),
+        ({"initializer": print, "initargs": 3}, TypeError, r"write initargs=\(3,\)"),
+        ({"initargs": (3,)}, ValueError, "initargs are for an initializer"),
+        ({"max_items_per_worker": 0}, ValueError, "at least 1"),
+        ({"max_items_per_worker": True}, TypeError, "whole number"),
+        ({"max_memory_per_worker": "2 gigs"}, ValueError, 'such as "512MB"'),
+        ({"max_memory_per_worker": -1}, ValueError, "at least 1"),
+        ({"max_memory_per_worker": 1.5}, TypeError, "whole number"),
+    ],
+)
+def test_pools_refuse(options, error, message):
+    with pytest.raises(error, match=message):
+        Processes(2, **options)
+
+
+# A death at each instant
+
+
+class Mixed:
+    """Numbers, texts and arrays, small and large; some take a moment, so that chunks are handed back."""
+
+    def __len__(self):
+        return 120
+
+    def __getitem__(self, index):
+        if index % 10 == 7:
+            time.sleep(0.004)
+        return [index, "x" * index, np.full(50, index), np.full(60_000, index)][index % 4]
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 6])
+@pytest.mark.parametrize("backend", ENGINE)
+@pytest.mark.parametrize("point", points.POINTS)
+def test_a_worker_that_dies_at_any_instant_costs_one_item_at_most(point, backend, chunksize, tmp_path, monkeypatch):
+    claimed = tmp_path / "claimed"
+    monkeypatch.setenv("ORDMAP_DIE_AT", f"{points.POINTS[point]}@{claimed}")
+    make = {"processes": Processes, "spawn": Spawn}[backend]
+    with make(2, max_items_per_worker=50) as pool:
+        found = list(ordered_imap(Mixed(), prefetch=24, backend=pool, chunksize=chunksize, on_error="return"))
+        if not claimed.exists():  # a worker of a warm pool is told of another dataset
+            found = list(ordered_imap(Mixed(), prefetch=24, backend=pool, chunksize=chunksize, on_error="return"))
+    failures = [one for one in found if isinstance(one, Failure)]
+    assert len(failures) <= 1
+    for failure in failures:
+        assert type(failure.error) is WorkerDiedError
+        assert found[failure.index] is failure
+    for index, one in enumerate(found):
+        if not isinstance(one, Failure):
+            np.testing.assert_array_equal(one, Mixed()[index])
+    assert len(found) == 120
+    assert claimed.exists()
