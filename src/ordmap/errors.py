@@ -53,9 +53,9 @@ class RemoteError(OrdmapError):
 class WorkerDiedError(OrdmapError):
     """A worker process ended while it had work: a segmentation fault, ``os._exit``, the out-of-memory killer.
 
-    ``pid`` is the number of the process, ``exit_code`` what ``subprocess`` would give (a signal's number, negated, where
-    one killed it), and ``signal`` that signal's name, such as ``"SIGSEGV"``; ``None`` what isn't known. ``stack`` says
-    where each of its threads was, as text, where the signal was one of those that `faulthandler` tells of.
+    ``pid`` is the number of the process, ``exit_code`` what ``subprocess`` would give (a signal's number, negated,
+    where one killed it), and ``signal`` that signal's name, such as ``"SIGSEGV"``; ``None`` what isn't known. ``stack``
+    says where each of its threads was, as text, where the signal was one of those that `faulthandler` tells of.
 
     Where the backend can't tell which item did it (see the table of promises), ``index`` is the first item that was
     not delivered, and the run ends.

@@ -199,8 +199,8 @@ def ordered_map(
     The iterables may be infinite; they are pulled in the caller's thread, inside ``next()``, and never further than
     the window. What one of them raises comes after the results of what it gave before, and ends the iterator.
 
-    All else is as for `ordered_imap`, failures too; the index of an item is its position. With ``strict``, iterables of different lengths are a
-    ``ValueError`` at the end, as for ``zip``.
+    All else is as for `ordered_imap`, failures too; the index of an item is its position. With ``strict``, iterables of
+    different lengths are a ``ValueError`` at the end, as for ``zip``.
 
     Example:
         >>> list(ordered_map(pow, [2, 3, 4], [5, 2, 3], workers=2, backend="threads"))
@@ -217,9 +217,7 @@ def ordered_map(
             hint = f": write workers={iterable}" if isinstance(iterable, int) else ""
             raise TypeError(f"ordered_map can't iterate over {iterable!r}{hint}")
     source = Arguments(iterables, strict=strict)
-    return _iterator(
-        _Starred(fn), fn, source, workers, prefetch, backend, chunksize, item_timeout, retries, on_error
-    )
+    return _iterator(_Starred(fn), fn, source, workers, prefetch, backend, chunksize, item_timeout, retries, on_error)
 
 
 class _Starred:
@@ -242,7 +240,7 @@ def _iterator(  # noqa: PLR0917  one caller each
     chunksize: int | None,
     item_timeout: float | None,
     retries: int,
-    on_error: object,
+    on_error: OnError,
 ) -> OrderedIterator[Any]:
     """Check what both calls have in common, and make the iterator."""
     if workers is not None:
@@ -312,7 +310,8 @@ def _whole(name: str, value: object, *, least: int, instead: str) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number{' or None' if 'None' in instead else ''}, not {value!r}; {instead}")
+        kind = "a whole number or None" if "None" in instead else "a whole number"
+        raise TypeError(f"{name} must be {kind}, not {value!r}; {instead}")
     if number < least:
         raise ValueError(f"{name}={number}: it must be at least {least}; {instead}")
     return number

@@ -89,13 +89,11 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self.close()
             raise
         outcome = self._alone(self._next)
-        while type(outcome) is Raised:
-            if self._settings.on_error != "skip":
-                return self._failed(outcome)
+        while type(outcome) is Raised and self._settings.on_error == "skip":
             outcome = self._alone(self._next)
         if outcome is _END:
             raise StopIteration
-        result: T_co = outcome
+        result: T_co = self._failed(outcome) if type(outcome) is Raised else outcome
         return result
 
     def _failed(self, raised: Raised) -> Any:

@@ -34,6 +34,6 @@ with ordered_imap(Lines()) as iterator, Threads(2) as threads, Processes(2) as p
 dataset: Dataset[bytes] = Lines()
 backends: list[Backend] = [Serial(), Threads(), Processes(), Spawn(), FromExecutor(ThreadPoolExecutor())]
 
-ordered_imap(3)  # type: ignore[arg-type]
-ordered_imap(Lines(), workers="2")  # type: ignore[arg-type]
-ordered_imap({1, 2})  # type: ignore[arg-type]
+ordered_imap(3)  # type: ignore[call-overload]
+ordered_imap(Lines(), workers="2")  # type: ignore[call-overload]
+ordered_imap({1, 2})  # type: ignore[call-overload]

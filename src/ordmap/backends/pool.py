@@ -50,7 +50,7 @@ class Life(NamedTuple):
     most_bytes: int | None = None
 
     @classmethod
-    def asked_for(  # noqa: PLR0917  the arguments of a pool, in their order
+    def asked_for(
         cls,
         initializer: object,
         initargs: object,

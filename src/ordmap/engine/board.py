@@ -5,7 +5,7 @@ It costs no system call, and it outlives the worker: whatever ended it, the call
     word 0       bulletin: changes when the caller has sent all workers a notice, or wants them to leave
     word 1       1: leave
     words 8 …    a row a worker: the serial number of the chunk in its hands (0: none), how far it is with it,
-                 and whether it is ready for chunks at all
+                 whether it is ready for chunks at all, and whether it has left with nothing in hand
     then         returns, 4096 words a worker: the blocks that it gets back; the n-th is said in word (n - 1) mod 4096,
                  as n << 32 | what
     then         owners: for serial number n, word n mod 8192 is n << 16 | 1 + the worker that took it
@@ -75,7 +75,7 @@ class Board:
     def clear(self, worker: int) -> None:
         """Make what is a worker's ready for another."""
         row = self.row(worker)
-        row[0] = row[1] = row[2] = 0
+        row[0] = row[1] = row[2] = row[3] = 0
         self.returns(worker)[:] = memoryview(bytes(8 * self.most_returns)).cast("Q")
 
     def begin(self, worker: int) -> None:
@@ -84,6 +84,13 @@ class Board:
 
     def has_begun(self, worker: int) -> bool:
         return bool(self.row(worker)[2])
+
+    def take_leave(self, worker: int) -> None:
+        """Note that a worker has nothing in hand, and takes no more."""
+        self.row(worker)[3] = 1
+
+    def has_left(self, worker: int) -> bool:
+        return bool(self.row(worker)[3])
 
     def is_busy(self, worker: int) -> bool:
         """Whether a worker is in the midst of something, and won't see soon that it is to leave."""

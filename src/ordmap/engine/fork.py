@@ -58,6 +58,9 @@ class Fork:
                 os.setpgid(pid, pid)
             return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
 
+    def close(self) -> None:
+        """Do nothing: a fork needs nothing beforehand."""
+
 
 def _mark_classes() -> None:
     """Have cloudpickle know each class that travels by value by one mark, here and in the workers.

@@ -184,8 +184,11 @@ class Ledger:
         finally:
             self._waiting.extendleft(reversed(by_age))
 
-    def give_out_lost(self, worker: int) -> None:
-        """Send again, ahead of all others, the tasks that a dead worker may have had."""
+    def give_out_lost(self, worker: int, *, in_peace: bool) -> None:
+        """Send again, ahead of all others, the tasks that a dead worker may have had.
+
+        ``in_peace``: it has noted what it had, and nothing else is lost with it.
+        """
         self._take_back()
         untaken = set(map(id, self._waiting))
         lost = []
@@ -194,7 +197,7 @@ class Ledger:
                 continue
             owner = self._board.owner(number)
             # One that nobody owns was taken, and not noted yet: by a worker that lives, or by this one.
-            if owner is None or owner == worker:
+            if owner == worker or (owner is None and not in_peace):
                 lost.append(task)
         for task in lost:
             self._number(task)

@@ -1,9 +1,9 @@
 """Named instants of a worker's life at which it can be made to kill itself: what the tests of deaths stand on.
 
-``ORDMAP_DIE_AT="before _answer"`` in the environment has a worker kill itself with SIGKILL right before it answers for a
-chunk; any method of the worker will do, and those of what it owns (``"after board.take"``). With a file behind an ``@``
-only the first to get there does so: the file is made, and must not be there before. Without the variable this costs
-nothing.
+``ORDMAP_DIE_AT="before _answer"`` in the environment has a worker kill itself with SIGKILL right before it answers for
+a chunk; any method of the worker will do, and those of what it owns (``"after board.take"``). With a file behind an
+``@`` only the first to get there does so: the file is made, and must not be there before. Without the variable this
+costs nothing.
 """
 
 from __future__ import annotations

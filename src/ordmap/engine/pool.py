@@ -75,6 +75,9 @@ class Launch(Protocol):
         ``recorded``: what it says on its standard error before it begins is kept for its last words.
         """
 
+    def close(self) -> None:
+        """Let go of what is needed to start workers: there will be no more."""
+
 
 class Crew:
     """Some workers and the runs that use them. Belongs to the process that made it."""
@@ -482,7 +485,7 @@ class Crew:
         culprit = self._ledger.find(serial)
         if culprit is not None and not worker.condemned:
             self._blame(culprit, state, death)
-        self._ledger.give_out_lost(worker.number)
+        self._ledger.give_out_lost(worker.number, in_peace=self.board.has_left(worker.number))
 
     def _blame(self, task: Task, state: int, death: Death) -> None:
         """Count a death against the chunk that the worker had in hand."""
@@ -503,7 +506,9 @@ class Crew:
         else:
             task.deaths += 1
             if task.deaths >= _DEATHS:
-                raised = Raised(death.error(f"workers die while they unpickle this input; the last: {death}"), death.stack)
+                raised = Raised(
+                    death.error(f"workers die while they unpickle this input; the last: {death}"), death.stack
+                )
                 self._finish(task, Answer([raised], 0.0, 0, death.worker))
 
     # The end
@@ -546,6 +551,7 @@ class Crew:
         if self.board_file >= 0:
             os.close(self.board_file)
         self.jobs.close()
+        self._launch.close()
         pids = [worker.pid for worker in self._staff] if self._fault is not None else []
         self._staff.close()
         for pid in pids:

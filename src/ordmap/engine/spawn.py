@@ -78,6 +78,10 @@ class Interpreter:
             process.returncode = 0  # the crew waits for it
             return Worker(number, process.pid, *ours, LastWords(file), crew.board, recorded=recorded)
 
+    def close(self) -> None:
+        """Let go of what every worker gets."""
+        self._luggage.close()
+
 
 def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int, int]) -> NoReturn:
     """Be a worker: all that a fresh interpreter does."""

@@ -8,7 +8,7 @@ import time
 
 __all__ = ["Wear", "own_memory"]
 
-#: The part of its time that a worker may spend on looking at its memory.
+#: The part of its time that a worker may spend on looking at its memory, each time roughly and each time closely.
 _SHARE = 0.02
 
 
@@ -19,19 +19,27 @@ class Wear:
         self.left = sys.maxsize if most_items is None else most_items
         self._most_bytes = most_bytes
         self._look_again = 0.0
+        self._look_closely = 0.0
+        self._suspect = 0  # bytes in all with which its own may have become too many
 
     def is_over(self) -> bool:
         """Whether the worker is to leave now. It looks at its memory as often as that costs next to nothing."""
         if self.left <= 0:
             return True
-        if self._most_bytes is None or (began := time.perf_counter()) < self._look_again:
+        now = time.perf_counter()
+        if self._most_bytes is None or now < self._look_again:
             return False
-        over = _resident() > self._most_bytes and own_memory() > self._most_bytes
-        ended = time.perf_counter()
-        self._look_again = ended + (ended - began) / _SHARE
-        if over:
-            self.left = 0
-        return over
+        began = time.thread_time()  # what other processes take of the core meanwhile is no cost of this
+        resident = _resident()
+        self._look_again = now + (time.thread_time() - began) / _SHARE
+        if resident > self._most_bytes and (resident > self._suspect or now > self._look_closely):
+            own = own_memory()
+            self._suspect = resident + self._most_bytes - own
+            self._look_closely = now + (time.thread_time() - began) / _SHARE
+            if own > self._most_bytes:
+                self.left = 0
+                return True
+        return False
 
 
 def own_memory() -> int:

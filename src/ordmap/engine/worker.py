@@ -180,7 +180,7 @@ def _stay() -> None:
 os.register_at_fork(after_in_child=_stray)
 
 
-class _Stop(BaseException):  # noqa: N818  not an error, and no item's to catch
+class _Stop(BaseException):
     """The caller wants no more, or this worker has done enough."""
 
 
@@ -265,6 +265,7 @@ class _Worker:
             self._heed()
             if any(file == self._results.fileno() for file, _ in poll.poll()) and not self._outbox.flush():
                 time.sleep(_RETRY)  # there is room, yet no way: too many descriptors are under way
+        self._board.take_leave(self._number)
 
     # Tasks
 
@@ -390,9 +391,6 @@ class _Worker:
             row[0] = 0
             return
         compute, keys = self._inputs(order, job)
-        wear = self._wear
-        if len(keys) > wear.left:
-            keys = keys[: wear.left]  # another worker does the rest
         outcomes: list[Any] = []
         nbytes = 0
         kind = PLAIN
@@ -425,21 +423,23 @@ class _Worker:
             if clock() < look_up:
                 continue
             look_up = clock() + _LOOK
-            if look_up >= give_up or wear.is_over():
+            if look_up >= give_up or self._wear.is_over():
                 break
             self._heed()
             if order.run not in self._jobs:
-                self._clock.stop()
-                self._take_back(lent)
-                row[0] = 0
+                self._abandon(lent)
                 return
         del result  # an idle worker keeps no result alive
         self._clock.stop()
-        elapsed = clock() - began
-        wear.left -= len(outcomes)
-        head = NEWS.pack(kind, order.serial, elapsed, nbytes + 32 * len(outcomes))
-        self._answer(head, outcomes, lent)
+        self._wear.left -= len(outcomes)
+        self._answer(NEWS.pack(kind, order.serial, clock() - began, nbytes + 32 * len(outcomes)), outcomes, lent)
         row[0] = 0
+
+    def _abandon(self, lent: Sequence[Block]) -> None:
+        """Leave the rest of a chunk undone, and what is done: its run is over."""
+        self._clock.stop()
+        self._take_back(lent)
+        self._row[0] = 0
 
     def _encoded(self, box: list[Any], lent: list[Block]) -> tuple[Any, int]:
         """Make the result in this box ready to be sent; see `encode`."""
@@ -447,14 +447,17 @@ class _Worker:
         return encode(box, self._arena, lent)
 
     def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
-        """Return what to call, and with what: an input that is not plain is unpickled within its item."""
+        """Return what to call, and with what, for as many items as this worker may still compute.
+
+        An input that is not plain is unpickled within its item.
+        """
         compute = job.compute
         keys: Sequence[Any] = order.keys if isinstance(order.keys, range) else pickle.loads(order.keys)
         if type(keys[0]) in TRAVELLING:
             compute = unpacking(compute)
         if job.limit is not None:
             compute = self._clock.timed(compute, job.limit)
-        return compute, keys
+        return compute, keys if len(keys) <= self._wear.left else keys[: self._wear.left]
 
     def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:
         """Send the outcomes of a chunk, and the blocks that they lie in."""
