@@ -70,6 +70,23 @@ class OnlyLength:
         (lambda: ordered_map(abs, 3), TypeError, "can't iterate over 3: write workers=3"),
         (lambda: ordered_imap("abc", indices=[True, False]), TypeError, "not True: of a mask, give the positions"),
         (lambda: ordered_imap("abc", indices={0, 1}), TypeError, r"a set has no order .* write sorted\(…\)"),
+        (
+            lambda: ordered_imap("abc", retries=-1),
+            ValueError,
+            "retries=-1: it must be at least 0; retries=0 tries each",
+        ),
+        (lambda: ordered_imap("abc", retries=None), TypeError, "retries must be a whole number, not None"),
+        (
+            lambda: ordered_imap("abc", on_error="ignore"),
+            ValueError,
+            "on_error='ignore'; write 'raise', 'skip', 'return'",
+        ),
+        (
+            lambda: ordered_imap("abc", on_error=None),
+            TypeError,
+            "on_error=None; write 'raise', 'skip', 'return' or a f",
+        ),
+        (lambda: ordered_map(int, "a", on_error=ValueError), TypeError, "not the class of what may fail, ValueError"),
         (lambda: Threads(0), ValueError, "workers=0: a pool has at least 1"),
         (lambda: Processes(2.0), TypeError, "workers must be a whole number or None"),
         (lambda: FromExecutor(3), TypeError, "needs a concurrent.futures.Executor"),

@@ -257,7 +257,7 @@ def _iterator(  # noqa: PLR0917  one caller each
             )
     if item_timeout is not None:
         item_timeout = _seconds("item_timeout", item_timeout)
-    retries = _whole("retries", retries, least=0, instead="retries=0 tries each item once")
+    retries = _whole("retries", retries, least=0, instead="retries=0 tries each item once", optional=False)
     on_error = checked(on_error)
     found = resolve(backend, workers)
     if not found.workers:
@@ -303,15 +303,15 @@ def _check_order(indices: object, dataset: Dataset[Any], epochs: int | None) -> 
         )
 
 
-def _whole(name: str, value: object, *, least: int, instead: str) -> int:
+def _whole(name: str, value: object, *, least: int, instead: str, optional: bool = True) -> int:
     """Return the value of an argument as an ``int``, or refuse it."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        kind = "a whole number or None" if "None" in instead else "a whole number"
-        raise TypeError(f"{name} must be {kind}, not {value!r}; {instead}")
+        or_none = " or None" if optional else ""
+        raise TypeError(f"{name} must be a whole number{or_none}, not {value!r}; {instead}")
     if number < least:
         raise ValueError(f"{name}={number}: it must be at least {least}; {instead}")
     return number

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 __all__ = ["Failure", "OnError", "checked", "stand_in"]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure:  # no dataclass, whose module takes longer to import than the rest of ordmap; no tuple, as results are
     """An item that failed: what ``on_error="return"`` gives in the place of its result.
 
     ``error`` is the exception that ``next()`` would have raised, with its notes; ``attempts`` is how often the item
     was tried.
     """
 
+    __slots__ = ("attempts", "error", "index")
     index: int
     error: BaseException
     attempts: int
+
+    def __init__(self, index: int, error: BaseException, attempts: int) -> None:
+        for name, value in (("index", index), ("error", error), ("attempts", attempts)):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Failure can't be changed: {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Failure can't be changed: {name}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Failure, (self.index, self.error, self.attempts)
+
+    def __repr__(self) -> str:
+        return f"Failure(index={self.index}, error={self.error!r}, attempts={self.attempts})"
 
 
 #: What a call may ask for.

@@ -122,7 +122,7 @@ class Killer(threading.Thread):
         self.seen: dict[int, float] = {}
 
     def run(self) -> None:
-        while not self.over.wait(self.chance.random() * 0.02):
+        while not self.over.wait(self.chance.random() * 0.1):
             now = time.monotonic()
             self.seen = {pid: self.seen.get(pid, now) for pid in children()}
             if not self.seen:
