@@ -1,5 +1,6 @@
-"""What becomes of a run in which one item fails badly: ``python benchmarks/failures.py [--contenders NAMES]
-[--situations NAMES] [--limit 20]``. ``--list`` names both; both may be given by patterns, separated by commas.
+"""What becomes of a run in which one item fails badly: ``python benchmarks/failures.py [--limit 20]``.
+
+``--contenders NAMES`` and ``--situations NAMES`` choose, by names or patterns with commas between; ``--list``: all.
 
 200 items that take 5 ms, 2 workers, a window of 16. Item 50 kills its process, or leaves it, or hangs, or raises what
 can't be unpickled; or the calling process is killed while its workers are inside items. See `SITUATIONS`.
@@ -51,7 +52,7 @@ class Situation:
 
 SITUATIONS = {
     "crash": Situation("Item 50 kills its process with SIGKILL, as the out-of-memory killer does", "worker death"),
-    "exit": Situation("Item 50 calls `os._exit(1)`: its process is gone, as after a segmentation fault", "worker death"),
+    "exit": Situation("Item 50 ends its process with `os._exit(1)`, as a segmentation fault would", "worker death"),
     "hang": Situation("Item 50 sleeps for ever; time-out 2 s where there is one", "timeouts"),
     "exception": Situation("Item 50 raises an exception that can be pickled, but not unpickled", "item errors"),
     "parent": Situation("The calling process is killed while its workers are inside items", "parent death"),
@@ -123,6 +124,7 @@ class Failing:
             self.journal.note("inside")
             time.sleep(self.seconds)
         elif index == ITEM:
+            time.sleep(0.005)
             self.journal.note("failed")
             self.fail()
         else:
@@ -325,7 +327,7 @@ def watch_item_fail(watched: Run) -> Verdict:
             break
         time.sleep(0.05)
     watched.look()
-    if not watched.has("failed"):
+    if not watched.has("failed") and not watched.has("error"):
         raise run.FailedError(watched.last_words())
     left = left_after_exit = watched.left_after(PATIENCE)
     if watched.has("left"):
@@ -338,13 +340,18 @@ def watch_item_fail(watched: Run) -> Verdict:
     went_on = others == COUNT - 1
     if indices != sorted(set(indices) & set(range(COUNT))):
         outcome = "wrong items"
-    elif first:
+    elif not watched.has("failed"):
+        outcome = f"error at item {first['delivered']} already"
+    elif first and went_on:
+        outcome = "item error, went on" + ("" if watched.has("end") else ", then no end")
+    elif first and not watched.has("end"):
+        outcome = "error, then hangs" if watched.killed else "error, then the program died"
+    elif first and others > first["delivered"] and indices[-1] >= COUNT - WINDOW:
         lost = COUNT - 1 - others
-        outcome = "item error, went on" if went_on else "error, stopped"
-        if not went_on and others > first["delivered"]:
-            outcome = f"error, went on, {lost} other{'s'[: lost > 1]} lost"
-        if not watched.has("end"):
-            outcome += ", then hangs" if watched.killed else ", then the program died"
+        outcome = f"error, went on, {lost} other{'s'[: lost > 1]} lost"
+        outcome += " without a word" if len(errors) == 1 else ""
+    elif first:
+        outcome = "error, stopped"  # some that were there already may have come
     elif watched.has("end"):
         outcome = "ended early, no error"
         if went_on:
@@ -358,7 +365,8 @@ def watch_item_fail(watched: Run) -> Verdict:
     elif watched.has("end"):
         outcome += "; `close()` hangs" if watched.killed else "; the program died in `close()`"
 
-    seconds = f"{first['at'] - watched.all('failed')[0]['at']:.2f}" if first else "–"
+    failed = watched.all("failed")
+    seconds = f"{first['at'] - failed[0]['at']:.2f}" if first and failed else "–"
     if not first and not watched.has("end"):
         seconds = f"> {watched.limit:g}" if watched.killed else "–"
     named = "–"
@@ -376,6 +384,8 @@ def watch_item_fail(watched: Run) -> Verdict:
         faults.append(outcome)
     if named != "yes":
         faults.append(f"item {ITEM} is not named")
+    if len(errors) > 1:
+        faults.append(f"{len(errors)} errors")
     if not went_on:
         faults.append(f"{others} of the {COUNT - 1} others came")
     if left or left_after_exit:
@@ -389,7 +399,7 @@ def verdict_of(contender: str, situation: str, limit: float) -> Verdict:
         with started(contender, situation, limit) as watched:
             verdict = (watch_caller_killed if situation == "parent" else watch_item_fail)(watched)
             for event in watched.all("error")[:1]:
-                say(f"      {event['type']}: {' '.join(event['text'].split())[:150]}")
+                say(f"    {event['type']}: {' '.join(event['text'].split())[:150]}")
             return verdict
     except run.FailedError as error:
         return Verdict(f"no result: {error}", faults=(str(error),))
@@ -409,7 +419,7 @@ def promised(contender: str, situation: str):
     return resolve(contender, WORKERS).promises[SITUATIONS[situation].promise]
 
 
-def table(situation: str, verdicts: dict[str, Verdict], limit: float) -> str:
+def table(situation: str, verdicts: dict[str, Verdict]) -> str:
     """Return a situation's table in Markdown."""
     if situation == "parent":
         columns = ["outcome", "seconds until the last process was gone", f"processes left after {PATIENCE:g} s"]
@@ -456,9 +466,9 @@ def main() -> int:
 
     import ordmap
 
-    about = {key: value for key, value in run.machine().items() if key in {"python", "cores", "system"}}
-    versions = {"ordmap": ordmap.__version__, **about, **run.versions()}
-    print(", ".join(f"{key} {value}" for key, value in versions.items()))
+    about = {key: value for key, value in run.machine().items() if key in {"python", "cores"}}
+    versions = {name: version for name, version in run.versions().items() if name not in {"numpy", "pillow"}}
+    print(", ".join(f"{key} {value}" for key, value in ({"ordmap": ordmap.__version__} | about | versions).items()))
     if missing:
         print(f"\nLeft out, since they are not installed: {', '.join(missing)}")
     faults: list[str] = []
@@ -473,7 +483,7 @@ def main() -> int:
             say(f"  {situation:<10} {name:<10} {verdicts[name].outcome}, {', '.join(verdicts[name].cells)}")
             if grade and grade.word == "kept":
                 faults += [f"{name}, {situation}: {fault}" for fault in verdicts[name].faults]
-        print("\n" + table(situation, verdicts, arguments.limit), flush=True)
+        print("\n" + table(situation, verdicts), flush=True)
     for fault in faults:
         say(f"NOT AS PROMISED: {fault}")
     return int(bool(faults))

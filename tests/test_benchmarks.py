@@ -31,3 +31,15 @@ def test_a_benchmark_gives_figures_of_ours_and_of_a_peer(tmp_path, workload):
     for figures in found["medians"].values():
         assert next(iter(figures.values())) > 0
     assert "to reach: processes" in done.stdout
+
+
+def test_the_failures_say_what_became_of_ours_and_of_a_peer():
+    command = [
+        sys.executable, BENCHMARKS / "failures.py", "--contenders", "processes,executor",
+        "--situations", "crash,exception,parent", "--limit", "10",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours = [line for line in done.stdout.splitlines() if line.startswith('| **ordmap** `"processes"` |')]
+    assert [line.split(" | ")[1] for line in ours] == ["item error, went on"] * 2 + ["all ended"]
+    assert done.stdout.count("| `ProcessPoolExecutor`, a window over it | error, ") == 2
