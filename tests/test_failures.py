@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import socket
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from ordmap import (
 )
 from ordmap.backends import portable
 from ordmap.engine import available, channel, points
+from ordmap.engine import pool as engine_pool
 from ordmap.engine.wear import own_memory
 from ordmap.testing import outcomes, wait_until
 
@@ -365,6 +368,172 @@ def test_the_portable_path_refuses_to_recycle():
 def test_pools_refuse(options, error, message):
     with pytest.raises(error, match=message):
         Processes(2, **options)
+
+
+def test_a_bound_that_is_passed_before_the_first_item_still_gives_items():
+    with Processes(2, max_memory_per_worker="1MB") as pool:
+        assert list(ordered_map(abs, range(12), backend=pool)) == [*range(12)]
+
+
+def test_what_a_worker_reads_of_a_file_is_not_its_own(tmp_path):
+    path = tmp_path / "numbers"
+    with path.open("wb") as file:
+        np.arange(8_000_000.0).tofile(file)
+        file.flush()
+        os.fsync(file.fileno())
+    numbers = np.memmap(path)
+
+    def look(index):
+        return os.getpid(), int(numbers[index::4096].sum())
+
+    with Processes(1, max_memory_per_worker="40MB") as pool:
+        assert len({pid for pid, _ in ordered_map(look, range(30), backend=pool)}) == 1
+
+
+def test_recycling_does_not_hold_up_the_oldest_item_of_a_wide_window(tally):
+    with Processes(2, initializer=tally.add, max_items_per_worker=100) as pool:
+        assert list(ordered_map(abs, range(4000), prefetch=4000, chunksize=1, backend=pool)) == [*range(4000)]
+    assert 40 <= int(tally) <= 60
+
+
+def test_a_recycled_worker_whose_end_takes_too_long_is_ended(monkeypatch, tally):
+    monkeypatch.setattr(engine_pool, "LEAVE_GENTLY", 0.2)
+
+    def hang():
+        tally.add()
+        time.sleep(60)
+
+    with Processes(1, finalizer=hang, max_items_per_worker=3) as pool:
+        assert list(ordered_map(abs, range(8), chunksize=1, backend=pool)) == [*range(8)]
+    assert int(tally) == 3
+
+
+def test_an_input_is_what_it_was_also_when_it_is_tried_again(tally):
+    memory = np.zeros(3)
+
+    def source():
+        for n in range(9):
+            memory[:] = n
+            yield memory
+
+    def work(array):
+        if array[0] == 1:
+            tally.add()
+            if int(tally) == 1:
+                raise OSError
+        return int(array[0])
+
+    assert list(ordered_map(work, source(), workers=2, prefetch=6, retries=1)) == [*range(9)]
+    assert int(tally) == 2
+
+
+def test_the_item_s_clock_is_none_of_the_finalizer_s(tally):
+    inside = Tally(tally.path.with_name("inside"))
+
+    def work(index):
+        if index:
+            inside.add()
+            time.sleep(60)
+
+    def finish():
+        time.sleep(0.3)
+        tally.add()
+
+    numbers = ordered_map(work, range(3), backend=Processes(1, finalizer=finish), item_timeout=0.25, chunksize=1)
+    assert next(numbers) is None
+    wait_until(lambda: int(inside) == 1, "it is in its item")
+    numbers.close()
+    assert int(tally) == 1
+
+
+def test_a_death_in_a_chunk_is_found_once_though_its_worker_is_to_leave(tally):
+    def work(index):
+        if index == 15:
+            tally.add()
+            kill_by("SIGKILL")
+        return index
+
+    with Processes(2, max_items_per_worker=10) as pool:
+        found = outcomes(ordered_map(work, range(40), prefetch=40, chunksize=20, backend=pool))
+    assert type(found.pop(15)) is WorkerDiedError
+    assert found == [*range(15), *range(16, 40)]
+    assert int(tally) == 1
+
+
+def test_the_note_of_a_death_names_the_worker_that_died():
+    found = outcomes(
+        ordered_map(lambda n: kill_by("exit") if n == 5 else n, range(8), workers=2, prefetch=8, chunksize=8)
+    )
+    assert f":{found[5].pid}, attempt 1" in found[5].__notes__[0]
+
+
+def test_a_worker_that_is_told_to_end_by_others_says_so_also_where_it_has_a_finalizer(tally):
+    def work(index):
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        return index
+
+    with Processes(1, finalizer=tally.add) as pool:
+        found = outcomes(ordered_map(work, range(4), backend=pool, chunksize=1))
+    assert (found[2].signal, found[2].index) == ("SIGTERM", 2)
+    assert int(tally) == 2
+
+
+def test_a_stray_in_a_warm_pool_runs_its_finalizer(tally):
+    inside = Tally(tally.path.with_name("inside"))
+
+    def work(index):
+        if index:
+            inside.add()
+            time.sleep(60)
+
+    with Processes(1, finalizer=tally.add) as pool:
+        numbers = ordered_map(work, range(3), backend=pool, chunksize=1)
+        assert next(numbers) is None
+        wait_until(lambda: int(inside) == 1, "it is in its item")
+        numbers.close()
+        assert list(ordered_map(abs, range(3), backend=pool)) == [0, 1, 2]
+    assert int(tally) == 2
+
+
+@pytest.mark.parametrize("make", [Processes, Spawn])
+def test_workers_that_die_before_they_compute_anything_are_one_error(make, tally):
+    def close_all():
+        tally.add()
+        os.closerange(3, 256)
+
+    with pytest.raises(WorkerDiedError, match="workers die before they begin"):
+        next(ordered_map(abs, [1], backend=make(2, initializer=close_all)))
+    assert int(tally) <= 2 * 3
+
+
+@pytest.mark.parametrize("on_error", ["skip", "return", lambda failure: None])
+@pytest.mark.parametrize("backend", ["serial", "threads", "processes"])
+def test_nothing_of_a_failed_attempt_is_kept(backend, on_error):
+    class Kept:
+        pass
+
+    alive = weakref.WeakSet()
+
+    def work(index):
+        if index % 3 == 1:
+            error = OSError(index)
+            alive.add(error)
+            raise error
+        result = Kept()
+        alive.add(result)
+        return result
+
+    gc.collect()
+    gc.disable()
+    try:
+        for one in ordered_map(work, range(60), workers=2 if backend != "serial" else None, prefetch=12,
+                               chunksize=4, backend=backend, retries=1, on_error=on_error):  # fmt: skip
+            del one
+        assert not alive
+    finally:
+        gc.enable()
 
 
 # A death at each instant

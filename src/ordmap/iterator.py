@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from ordmap.backends import Backend, Job
 from ordmap.dropping import close_dropped, close_run
@@ -89,11 +89,14 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self.close()
             raise
         outcome = self._alone(self._next)
-        while type(outcome) is Raised and self._settings.on_error == "skip":
+        while type(outcome) is Raised:
+            if self._settings.on_error != "skip":
+                return cast("T_co", self._failed(outcome))  # held by no name: its error may hold this frame
+            outcome.hand_over()
             outcome = self._alone(self._next)
         if outcome is _END:
             raise StopIteration
-        result: T_co = self._failed(outcome) if type(outcome) is Raised else outcome
+        result: T_co = outcome
         return result
 
     def _failed(self, raised: Raised) -> Any:
@@ -106,6 +109,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
                 if not isinstance(fault, Exception):  # Ctrl-C
                     self.close()
                 raise
+            finally:
+                del raised, error
         context = error.__context__
         try:
             raise error

@@ -51,20 +51,22 @@ _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
 class Raised:
     """An item's failure, in the place of its result.
 
-    ``traceback`` is the worker's, as text; empty where the exception carries its own.
+    ``traceback`` is the worker's, as text; empty where the exception carries its own. ``worker`` is given where it is
+    not the one that answers.
     """
 
     __slots__ = ("attempt", "epoch", "error", "index", "traceback", "worker")
 
-    def __init__(self, error: BaseException, traceback: str = "") -> None:
+    def __init__(self, error: BaseException, traceback: str = "", worker: str = "") -> None:
         self.error = error
         self.traceback = traceback
+        self.worker = worker
 
     def locate(self, index: int, epoch: int, worker: str, attempt: int) -> None:
-        """Say which item failed, where it ran, and how often by now."""
+        """Say which item failed, where it ran unless that is known, and how often by now."""
         self.index = index
         self.epoch = epoch
-        self.worker = worker
+        self.worker = self.worker or worker
         self.attempt = attempt
 
     def hand_over(self) -> BaseException:

@@ -252,7 +252,11 @@ class Window:
         answer = slot.answer
         if answer is None or not places:
             return
-        outcomes, chunk, position = answer.outcomes, slot.chunk, slot.position
+        chunk, position = slot.chunk, slot.position
+        outcomes, answer.outcomes[:] = answer.outcomes[:], []  # frames of exceptions may hold that list
+        for place in places:
+            if type(outcomes[place]) is Raised:
+                outcomes[place].hand_over()
         share = answer.nbytes / len(outcomes)
 
         def part(start: int, stop: int) -> Answer:
@@ -294,6 +298,7 @@ class Window:
     def _add_results(self, slot: _Slot, answer: Answer, results: list[Any]) -> Raised | None:
         """Add a slot's next results: all, or some where they must be opened. A failure ends them, or is returned."""
         outcomes, first, before = answer.outcomes, slot.given, len(results)
+        share = answer.nbytes / len(outcomes)
         if not first and (answer.plain or are_plain(outcomes)):
             results += outcomes
             outcomes[:] = [None] * len(outcomes)  # from here on they are the caller's alone
@@ -313,7 +318,7 @@ class Window:
         added = len(results) - before
         slot.given += added
         self._finished -= added
-        self._nbytes -= answer.nbytes * added / len(outcomes)
+        self._nbytes -= share * added
         return None
 
     def _hand_out_failure(self, slot: _Slot, answer: Answer, raised: Raised) -> Raised:

@@ -150,6 +150,8 @@ class ExecutorRun:
         return any(not future.done() for future in list(self._sent.values()))
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
+        if not self._shipment.shared:
+            chunk.keys = portable(chunk.keys)  # at once: their source may use their memory again
         if self._all_hold:
             self._send(ticket, chunk)
             return
@@ -202,13 +204,12 @@ class ExecutorRun:
         if not self._open:
             raise OrdmapError(POOL_CLOSED)
         payload = self._shipment.payload() if payload_for is not None else None
-        keys = chunk.keys if self._shipment.shared else portable(chunk.keys)
         task = next(_numbers)
         if payload_for is not None:
             with self._lock:
                 self._payload_for[payload_for] = task
         try:
-            future = self._executor.submit(compute_chunk, self._shipment.key, task, payload, keys, *self._rules)
+            future = self._executor.submit(compute_chunk, self._shipment.key, task, payload, chunk.keys, *self._rules)
         except BrokenExecutor as error:
             raise _died(error) from error
         except Exception as error:

@@ -49,6 +49,11 @@ class Life(NamedTuple):
     most_items: int | None = None
     most_bytes: int | None = None
 
+    @property
+    def recycles(self) -> bool:
+        """Whether workers are to leave before the pool ends."""
+        return self.most_items is not None or self.most_bytes is not None
+
     @classmethod
     def asked_for(
         cls,
@@ -76,9 +81,9 @@ class Life(NamedTuple):
         return cls(initializer, tuple(initargs), finalizer, most_items, most_bytes)  # type: ignore[arg-type]
 
 
-def initializer_failed(error: BaseException, worker: str) -> WorkerDiedError:
+def initializer_failed(error: BaseException, worker: str, pid: int | None = None) -> WorkerDiedError:
     """Return the error of a run whose workers can't begin, since ``initializer`` raised in one of them."""
-    failure = WorkerDiedError(f"the initializer failed in worker {worker}: {type(error).__name__}: {error}")
+    failure = WorkerDiedError(f"the initializer failed in worker {worker}: {type(error).__name__}: {error}", pid=pid)
     failure.__cause__ = error
     return failure
 

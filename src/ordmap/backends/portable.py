@@ -105,8 +105,8 @@ class Processes(ProcessPool):
     A forked worker inherits the dataset: nothing is pickled, whatever it holds. Where the platform doesn't fork, and
     where JAX, TensorFlow or CUDA is in use (which don't survive a fork), fresh interpreters are started as by `Spawn`.
 
-    ``initializer(*initargs)`` runs first in each worker, and ``finalizer()`` last, unless the worker is ended in the
-    midst of an item. ``with Processes(4) as pool:`` keeps the workers for several loops; ``static_dataset=True``
+    ``initializer(*initargs)`` runs first in each worker, and ``finalizer()`` last, but not where the pool is left with
+    items under way. ``with Processes(4) as pool:`` keeps the workers for several loops; ``static_dataset=True``
     promises that a dataset does not change between them, and is then sent once. Workers can't be recycled here.
     """
 
@@ -114,7 +114,7 @@ class Processes(ProcessPool):
     promises = row(worker_death=_WORKER_DEATH, timeouts=NO_TIMEOUTS, retries=NO_DEATHS)
 
     def _prepare(self) -> None:
-        if self._life.most_items is not None or self._life.most_bytes is not None:
+        if self._life.recycles:
             raise BackendUnavailableError(
                 "max_items_per_worker and max_memory_per_worker need the process engine, which is for Linux: "
                 "leave them out"

@@ -92,9 +92,10 @@ TRAVELLING = (Pickled, _Unsendable)
 def portable(keys: Sequence[Any]) -> Sequence[Any]:
     """Return keys that survive any executor's own pickle: as they are where they are plain, else pickled one by one.
 
-    An input that can't be pickled becomes its item's error, in the worker.
+    Keys that are made ready are left as they are. An input that can't be pickled becomes its item's error, in the
+    worker.
     """
-    if isinstance(keys, range) or are_atoms(keys):
+    if isinstance(keys, range) or are_atoms(keys) or type(keys[0]) in TRAVELLING:
         return keys
     if all(type(key) is tuple and are_atoms(key) for key in keys):
         return keys

@@ -28,8 +28,9 @@ class Processes(ProcessPool):
     A forked worker inherits the dataset: nothing is pickled, whatever it holds. Where JAX, TensorFlow or CUDA is in use
     (which don't survive a fork), fresh interpreters are started as by `Spawn`.
 
-    ``initializer(*initargs)`` runs first in each worker, and ``finalizer()`` last, also where the worker is ended in
-    the midst of an item, if that lets go of it within half a second; a worker that is killed has no time for it.
+    ``initializer(*initargs)`` runs first in each worker, and ``finalizer()`` last: it has five seconds, or half a
+    second where the worker is ended in the midst of an item, which has to let go of it. A worker that is killed has no
+    time for it.
 
     A worker that has computed ``max_items_per_worker`` items, or has more than ``max_memory_per_worker`` of memory of
     its own (``"2GB"``, or a number of bytes) after one, leaves, and another takes its place with the next ``next()``:
@@ -42,7 +43,8 @@ class Processes(ProcessPool):
     name = "processes"
     promises = row(
         lazy=weaker(
-            "where a worker has died, the one in its place inherits the dataset as it is then, not at the start"
+            "where a worker has died, or was recycled, the one in its place inherits the dataset as it is then, not as "
+            "it was at the start"
         )
     )
 

@@ -72,6 +72,10 @@ class Board:
         word = self.words[self._first_owner + serial % _OWNERS]
         return (word & 0xFFFF) - 1 if word >> 16 == serial else None
 
+    def is_forgotten(self, serial: int) -> bool:
+        """Whether so many chunks were taken after this one that it isn't known any more who took it."""
+        return self.words[self._first_owner + serial % _OWNERS] >> 16 > serial
+
     def clear(self, worker: int) -> None:
         """Make what is a worker's ready for another."""
         row = self.row(worker)

@@ -11,11 +11,10 @@ import contextlib
 import errno
 import os
 import socket
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from ordmap.engine.memory import new_file
+from ordmap.engine.memory import Weak, new_file
 
 __all__ = ["LONG", "Outbox", "pair", "read_file", "receive", "send", "to_worker", "written_file"]
 
@@ -37,7 +36,7 @@ _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS, errno.ENOMEM
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
 
 #: The caller's ends of its workers' channels: a process that is forked from it must hold none of them open.
-_callers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+_callers: Weak[socket.socket] = Weak()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -145,7 +144,7 @@ def read_file(file: int) -> bytes:
 
 
 def _let_go_in_child() -> None:
-    for end in list(_callers):
+    for end in _callers:
         end.close()
 
 

@@ -20,16 +20,19 @@ from ordmap.errors import WorkerDiedError
 if TYPE_CHECKING:
     from ordmap.engine.staff import Worker
 
-__all__ = ["Death", "end_workers", "has_ended", "reap"]
+__all__ = ["GENTLE", "LEAVE_GENTLY", "Death", "end_workers", "has_ended", "reap"]
 
-#: Seconds that a worker with nothing in hand has to leave by itself, which includes its finalizers.
+#: Seconds that a worker with nothing in hand has to leave by itself.
 _LEAVE = 1.0
+
+#: … and where it has a finalizer to run.
+LEAVE_GENTLY = 5.0
 
 #: Seconds that a worker has to follow SIGTERM, which it does at once unless an item has set a handler.
 _GRACE = 0.1
 
 #: … and where it has to leave its item, and to run its finalizer.
-_GENTLE = 0.5
+GENTLE = 0.5
 
 #: Seconds after which not even SIGKILL is waited for any longer: the kernel itself is stuck in a system call.
 _GIVE_UP = 5.0
@@ -65,18 +68,18 @@ def end_workers(workers: Sequence[Worker], busy: Sequence[Worker], *, gently: bo
     ``gently``: they have a finalizer to run. An exception that a signal's handler raises in between comes once all is
     done.
     """
-    grace = _GENTLE if gently else _GRACE
+    leave, grace = (LEAVE_GENTLY, GENTLE) if gently else (_LEAVE, _GRACE)
     try:
-        _end(workers, busy, grace)
+        _end(workers, busy, leave, grace)
     except BaseException:
-        _end([worker for worker in workers if not worker.reaped], workers, grace)
+        _end([worker for worker in workers if not worker.reaped], workers, leave, grace)
         raise
 
 
-def _end(workers: Sequence[Worker], busy: Sequence[Worker], grace: float) -> None:
+def _end(workers: Sequence[Worker], busy: Sequence[Worker], leave: float, grace: float) -> None:
     now = time.monotonic()
     due: dict[Worker, tuple[int | None, float]] = {
-        worker: (signal.SIGTERM, now + (0 if worker in busy else _LEAVE)) for worker in workers
+        worker: (signal.SIGTERM, now + (0 if worker in busy else leave)) for worker in workers
     }
     poll = select.poll()
     by_file = {worker.pidfd: worker for worker in workers}

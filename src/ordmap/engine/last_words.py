@@ -59,7 +59,8 @@ class LastWords:
         stderr, self._stderr = self._stderr, None
         with contextlib.suppress(Exception):  # an odd stream of the initializer's
             sys.stderr.flush()
-        os.dup2(stderr, _STDERR)
+        if os.path.sameopenfile(self.file, _STDERR):  # else the initializer has its own idea of where it goes
+            os.dup2(stderr, _STDERR)
         os.close(stderr)
         said = self._read_last()
         os.ftruncate(self.file, 0)

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ordmap.backends.remote import portable
 from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.message import MOST_ORDERS, Order, send_orders, unpacked_orders
@@ -55,10 +54,10 @@ class Task:
 
     @classmethod
     def of(cls, run: EngineRun, ticket: int, keys: Sequence[Any]) -> Task:
-        """Return the task for a chunk of a run."""
+        """Return the task for a chunk of a run, whose keys are made ready to travel."""
         size = len(keys)
         if not isinstance(keys, range):
-            keys = pickle.dumps(portable(keys), pickle.HIGHEST_PROTOCOL)
+            keys = pickle.dumps(keys, pickle.HIGHEST_PROTOCOL)
         return cls(run, ticket, keys, size)
 
     def cut(self, size: int) -> None:
@@ -138,7 +137,11 @@ class Ledger:
         """Pack all tasks that no worker has taken into few messages, so that the channel holds them all."""
         with uninterrupted():  # what was taken back is nowhere else
             self._take_back()
-            self._send_waiting(max(1, min(MOST_ORDERS, -(-len(self._waiting) // _MESSAGES))))
+            self._send_packed()
+
+    def _send_packed(self) -> bool:
+        """Send all waiting tasks in few messages; ``True``: none waits."""
+        return self._send_waiting(max(1, min(MOST_ORDERS, -(-len(self._waiting) // _MESSAGES))))
 
     def _send_waiting(self, together: int) -> bool:
         """Send waiting tasks, so many in a message. They wait until they are sent, whatever interrupts this."""
@@ -189,20 +192,23 @@ class Ledger:
 
         ``in_peace``: it has noted what it had, and nothing else is lost with it.
         """
-        self._take_back()
+        if not in_peace:
+            self._take_back()
         untaken = set(map(id, self._waiting))
         lost = []
         for number, task in list(self._tasks.items()):
             if id(task) in untaken or number != task.serials[-1]:
                 continue
+            # One that nobody owns is in the channel, or was taken and not noted yet: by a worker that lives, or by this
+            # one. So, where it isn't known, is any.
             owner = self._board.owner(number)
-            # One that nobody owns was taken, and not noted yet: by a worker that lives, or by this one.
-            if owner == worker or (owner is None and not in_peace):
+            if owner == worker or (owner is None and (not in_peace or self._board.is_forgotten(number))):
                 lost.append(task)
         for task in lost:
             self._number(task)
         self._waiting.extendleft(reversed(lost))
-        if not self.flush():
+        few = len(self._waiting) <= _MESSAGES
+        if not (self.flush() if few else self._send_packed()):
             self.repack()
 
 

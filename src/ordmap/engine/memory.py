@@ -15,10 +15,13 @@ import os
 import select
 import weakref
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 from ordmap.cores import read_text
 
 __all__ = ["Memory", "Span", "Weak", "address_of", "close_lost", "free_memory", "keep_freed_memory", "new_file"]
+
+T = TypeVar("T")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -70,27 +73,30 @@ def close_lost(pid: int) -> None:
             os.close(int(entry))
 
 
-class Weak:
-    """The memories of one kind that still exist: a ``WeakSet`` that takes the dead ones out in C."""
+class Weak(Generic[T]):
+    """Those of some objects that still exist: a ``WeakSet`` that takes the dead ones out in C."""
 
     def __init__(self) -> None:
-        self._references: set[weakref.ref[Memory]] = set()
+        self._references: set[weakref.ref[T]] = set()
 
     def __len__(self) -> int:
         return len(self._references)
 
-    def __iter__(self) -> Iterator[Memory]:
+    def __iter__(self) -> Iterator[T]:
         """Iterate over those there are now."""
         for reference in list(self._references):
-            memory = reference()
-            if memory is not None:
-                yield memory
+            one = reference()
+            if one is not None:
+                yield one
 
-    def add(self, memory: Memory) -> None:
-        self._references.add(weakref.ref(memory, self._references.discard))
+    def add(self, one: T) -> None:
+        self._references.add(weakref.ref(one, self._references.discard))
 
-    def discard(self, memory: Memory) -> None:
-        self._references.discard(weakref.ref(memory))
+    def discard(self, one: T) -> None:
+        self._references.discard(weakref.ref(one))
+
+    def clear(self) -> None:
+        self._references.clear()
 
 
 class Memory:
@@ -155,7 +161,7 @@ class Memory:
         _mapped.discard(self)
 
 
-_mapped = Weak()
+_mapped: Weak[Memory] = Weak()
 
 
 def _make_all_private() -> None:

@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -30,7 +30,7 @@ from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, Life, initializer_failed
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
-from ordmap.engine.ending import Death, end_workers, has_ended, reap
+from ordmap.engine.ending import GENTLE, LEAVE_GENTLY, Death, end_workers, has_ended, reap
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, free_memory
@@ -97,9 +97,10 @@ class Crew:
         self._staff = Staff(self._epoll)
         self.jobs = Jobs(self._staff, self.board)
         self._ledger = Ledger(self.board, self.offers, self.taking)
-        self._stillborn = 0
+        self._stillborn: Counter[int] = Counter()  # by number: deaths in a row before anything was computed
         self._unloaded = 0
         self._strays: dict[Worker, tuple[int, float]] = {}
+        self._leavers: dict[Worker, float] = {}
         self._fault: OrdmapError | None = None
         self._busy = False  # with tasks or answers, in the thread that has the lock
         # The pool's own, lest two threads take the two in different order. Re-entrant, since the garbage collector or a
@@ -233,10 +234,23 @@ class Crew:
             if worker not in self._staff or self.board.row(worker.number)[0] != serial:
                 del self._strays[worker]
             elif time.monotonic() > when:
+                gently = self._launch.life.finalizer is not None and not worker.condemned
                 worker.condemned = True
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
-                del self._strays[worker]
+                if gently:
+                    self._strays[worker] = serial, time.monotonic() + GENTLE
+                    _signal(worker, signal.SIGTERM)
+                else:
+                    del self._strays[worker]
+                    _signal(worker, signal.SIGKILL)
+
+    def _end_leavers(self) -> None:
+        """Kill workers that have handed all over and don't come to their end."""
+        now = time.monotonic()
+        for worker in self._staff:
+            if self.board.has_left(worker.number) and now > self._leavers.setdefault(worker, now + LEAVE_GENTLY):
+                _signal(worker, signal.SIGKILL)
+        for worker in [worker for worker in self._leavers if worker not in self._staff]:
+            del self._leavers[worker]
 
     # Tasks
 
@@ -292,6 +306,8 @@ class Crew:
                 try:
                     # Whoever needs this thread's attention writes to a descriptor that is polled here.
                     self._end_strays()
+                    if self._launch.life.recycles:
+                        self._end_leavers()
                     retry = bool(self._strays) or self._ledger.waits or any(worker.notices for worker in self._staff)
                     events = self._epoll.poll((_RETRY if retry else _HEARTBEAT) if wait else 0)
                     with self._lock:
@@ -420,6 +436,7 @@ class Crew:
             outcomes.append(task.dead)
             plain = False
         self._unloaded = 0
+        worker.proven = True
         self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name, plain))
 
     def _answer_unsendable(self) -> None:
@@ -434,7 +451,7 @@ class Crew:
     def _take_fault(self, worker: Worker, number: int, data: bytes) -> None:
         raised = opened(pickle.loads(data)) if data else Raised(OSError(errno.EMFILE, "what it raised was too long"))
         if not number:
-            self._fault = initializer_failed(raised.error, worker.name)
+            self._fault = initializer_failed(raised.error, worker.name, worker.pid)
             return
         self.jobs.drop_kept(number)
         self._forget_job(number)
@@ -449,7 +466,7 @@ class Crew:
 
     def _hire(self, number: int) -> None:
         with uninterrupted():
-            worker = self._launch(self, number, recorded=self._stillborn > 0)
+            worker = self._launch(self, number, recorded=self._stillborn[number] > 0)
             self._staff.add(worker)
             if not self._launch.inherits:
                 self.jobs.brief(worker)
@@ -467,8 +484,10 @@ class Crew:
         said = worker.last_words.said().strip() if worker.recorded and not begun else ""
         death = Death(worker.name, worker.pid, code, "" if said else worker.last_words.stack())
         self._staff.remove(worker)
-        self._stillborn = 0 if begun else self._stillborn + 1
-        if self._stillborn >= _DEATHS and worker.recorded:
+        number = worker.number
+        proven = worker.proven or self.board.row(number)[0] or self.board.has_left(number)
+        self._stillborn[number] = 0 if proven else self._stillborn[number] + 1
+        if self._stillborn[number] >= _DEATHS:
             said = f", having said:\n{said}" if said else ", without a word"
             self._fault = death.error(f"workers die before they begin; the last: {death}{said}")
             return
@@ -559,11 +578,17 @@ class Crew:
         self._ledger.clear()
 
 
+def _signal(worker: Worker, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(worker.pidfd, number)
+
+
 def _ended_by(death: Death, limit: float | None) -> Raised:
     """Return the failure of an item with which its worker ended."""
     if limit is None or not death.timed_out:
-        return Raised(death.error(f"{death} while it computed this item"), death.stack)
-    return Raised(too_long(limit, limit, f"was ended, with its worker {death.worker}", death.stack), death.stack)
+        return Raised(death.error(f"{death} while it computed this item"), death.stack, death.worker)
+    error = too_long(limit, limit, f"was ended, with its worker {death.worker}", death.stack)
+    return Raised(error, death.stack, death.worker)
 
 
 def _copied(fault: OrdmapError) -> OrdmapError:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ordmap.backends.pool import POOL_CLOSED
+from ordmap.backends.remote import portable
 from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer
@@ -55,6 +56,8 @@ class EngineRun:
     def submit(self, ticket: int, chunk: Chunk) -> None:
         if self.closed:
             raise OrdmapError(POOL_CLOSED)
+        # At once: their source may use their memory again, and an item may be tried again.
+        chunk.keys = portable(chunk.keys)
         self.crew.submit(self, ticket, chunk.keys)
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:

@@ -155,10 +155,10 @@ class Lent(Sealed):
         return pickle.loads(data, buffers=buffers)
 
 
-_shelves: weakref.WeakSet[Shelf] = weakref.WeakSet()
+_shelves: Weak[Shelf] = Weak()
 
 #: What results lie in or lay in; also after the shelf is gone, where a result is kept.
-_received = Weak()
+_received: Weak[Memory] = Weak()
 
 
 def room() -> int:
@@ -172,7 +172,7 @@ def _most() -> int:
 
 
 def _before_fork() -> None:
-    for shelf in list(_shelves):
+    for shelf in _shelves:
         shelf.retire_live()
     for memory in _received:
         if memory.in_use:
@@ -180,7 +180,7 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for shelf in list(_shelves):
+    for shelf in _shelves:
         shelf.abandon()
     _shelves.clear()
 

@@ -50,6 +50,7 @@ class Worker:
         self.name = f"{os.uname().nodename}:{pid}"
         self.reaped = False
         self.condemned = False  # ended by the caller: no item's fault
+        self.proven = False  # it has computed something
 
     def close(self) -> None:
         """Close this process's descriptors of it."""

@@ -135,8 +135,7 @@ def work(seat: Seat) -> NoReturn:
     """Be a worker, to the end of this process."""
     code = 1
     try:
-        _Worker(seat).serve()
-        code = 0
+        code = _Worker(seat).serve()
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -153,7 +152,15 @@ def _leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+    if code < 0:
+        _die_by(-code)
     os._exit(code)
+
+
+def _die_by(number: int) -> None:
+    """End this process by a signal, for whoever asks how it ended."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 #: Whether this process was forked by an item of a worker's.
@@ -184,14 +191,6 @@ class _Stop(BaseException):
     """The caller wants no more, or this worker has done enough."""
 
 
-def _stop(number: int, _: object) -> None:
-    if _forked:  # an item's child, which has nothing to finish
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-        return
-    raise _Stop
-
-
 class _Worker:
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
@@ -211,17 +210,19 @@ class _Worker:
         self._pending_since = 0.0
         self._waited = 0.0  # seconds, for the last chunk
         self._bulletin = -1
+        self._ending = False
+        self._told: int | None = None  # to end, by this signal
         _stay()
 
-    def serve(self) -> None:
-        """Compute what comes, until the caller wants no more or this worker has done enough."""
+    def serve(self) -> int:
+        """Compute what comes, until the caller wants no more or this worker has done enough. Return the exit code."""
         arm(self)
         life = self._seat.life
         with contextlib.suppress(_Stop):
             self._begin()
             try:
                 if life.finalizer is not None:
-                    signal.signal(signal.SIGTERM, _stop)  # else it ends the process at once
+                    signal.signal(signal.SIGTERM, self._be_told)  # else it ends the process at once
                 while not self._wear.is_over():
                     if not self._pending:
                         self._take()
@@ -231,9 +232,23 @@ class _Worker:
                         self._serve(self._pending.popleft())
                 self._hand_over()
             finally:
+                self._ending = True
+                self._clock.stop()
                 if life.finalizer is not None and not _forked:
-                    signal.signal(signal.SIGTERM, lambda *_: None)  # it is ending; if not in time, it is killed
                     life.finalizer()
+        return 0 if self._told is None else -self._told
+
+    def _be_told(self, number: int, _: object) -> None:
+        """Leave whatever this worker is at, once; if its end takes too long, it is killed."""
+        if _forked:  # an item's child, which has nothing to finish
+            _die_by(number)
+        elif not self._ending:
+            self._told = number
+            self._stop()
+
+    def _stop(self) -> NoReturn:
+        self._ending = True
+        raise _Stop
 
     def _begin(self) -> None:
         _compute_in_one_thread()
@@ -248,6 +263,7 @@ class _Worker:
             except BaseException as error:
                 fault = error
         self._seat.last_words.pass_on()
+        self._seat.last_words.tell_of_crashes()  # whatever the initializer has made of it
         if fault is not None:
             self._report_fault(0, fault)
             while True:  # the caller ends this worker when it hears
@@ -285,7 +301,7 @@ class _Worker:
                 break
         message, file = received
         if not message:
-            raise _Stop
+            self._stop()
         orders = list(unpacked_orders(message))
         for order in orders:
             self._board.take(order.serial, self._number)
@@ -339,7 +355,7 @@ class _Worker:
         if bulletin != self._bulletin:
             self._bulletin = bulletin
             if self._board.leaving:
-                raise _Stop
+                self._stop()
             while self._read_notice(wait=False):
                 pass
 
@@ -349,7 +365,7 @@ class _Worker:
             return False
         message, file = received
         if not message:
-            raise _Stop
+            self._stop()
         kind, run = NOTICE.unpack_from(message)
         self._newest = max(self._newest, run)
         if kind == JOB:
@@ -376,6 +392,7 @@ class _Worker:
                 job = None
                 self._report_fault(run, error)
             self._jobs[run] = job
+            self._seat.last_words.tell_of_crashes()  # whatever a module has made of it that was imported
         return job
 
     # Items
@@ -423,7 +440,7 @@ class _Worker:
             if clock() < look_up:
                 continue
             look_up = clock() + _LOOK
-            if look_up >= give_up or self._wear.is_over():
+            if look_up >= give_up or (not order.patient and self._wear.is_over()):
                 break
             self._heed()
             if order.run not in self._jobs:
@@ -431,7 +448,7 @@ class _Worker:
                 return
         del result  # an idle worker keeps no result alive
         self._clock.stop()
-        self._wear.left -= len(outcomes)
+        self._wear.note(len(outcomes))
         self._answer(NEWS.pack(kind, order.serial, clock() - began, nbytes + 32 * len(outcomes)), outcomes, lent)
         row[0] = 0
 
@@ -447,7 +464,7 @@ class _Worker:
         return encode(box, self._arena, lent)
 
     def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
-        """Return what to call, and with what, for as many items as this worker may still compute.
+        """Return what to call, and with what: as much as this worker may still compute, or all where it is to be.
 
         An input that is not plain is unpickled within its item.
         """
@@ -457,7 +474,7 @@ class _Worker:
             compute = unpacking(compute)
         if job.limit is not None:
             compute = self._clock.timed(compute, job.limit)
-        return compute, keys if len(keys) <= self._wear.left else keys[: self._wear.left]
+        return compute, keys if order.patient or len(keys) <= self._wear.left else keys[: self._wear.left]
 
     def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:
         """Send the outcomes of a chunk, and the blocks that they lie in."""
