@@ -31,12 +31,15 @@ class Wear:
         self.left -= items
         self._has_computed = True
 
-    def is_over(self) -> bool:
-        """Whether the worker is to leave now. It looks at its memory as often as that costs next to nothing."""
+    def is_over(self, *, amid: bool = False) -> bool:
+        """Whether the worker is to leave now, ``amid`` a chunk of which it has computed some or between two.
+
+        It looks at its memory as often as that costs next to nothing.
+        """
         if self.left <= 0:
             return True
         now = time.perf_counter()
-        if self._most_bytes is None or not self._has_computed or now < self._look_again:
+        if self._most_bytes is None or not (amid or self._has_computed) or now < self._look_again:
             return False
         began = time.thread_time()  # what other processes take of the core meanwhile is no cost of this
         resident = _resident()
@@ -59,7 +62,7 @@ def own_memory() -> int:
     with open("/proc/self/smaps_rollup", encoding="ascii") as file:  # noqa: PTH123  pathlib takes long to import
         lines = [line.split() for line in file]
     kinds = {words[0]: int(words[1]) * 1024 for words in lines if words[-1] == "kB"}
-    # A page of a file is dirty, too, until it is written, and anonymous memory may be shared: so it is less than either.
+    # A page of a file is dirty, too, until it is written, and anonymous memory may be shared: it is less than either.
     return min(kinds["Private_Dirty:"], kinds["Anonymous:"]) + kinds.get("Private_Hugetlb:", 0)
 
 

@@ -440,7 +440,7 @@ class _Worker:
             if clock() < look_up:
                 continue
             look_up = clock() + _LOOK
-            if look_up >= give_up or (not order.patient and self._wear.is_over()):
+            if look_up >= give_up or (not order.patient and self._wear.is_over(amid=True)):
                 break
             self._heed()
             if order.run not in self._jobs:
