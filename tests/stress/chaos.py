@@ -23,9 +23,12 @@ import numpy as np
 
 from ordmap import Processes, Spawn, ordered_imap
 
-#: The youngest worker that is killed in most cases, in seconds: one that is killed before it begins, again and again,
-#: can't be told from one that can't begin, and that is an error.
-_YOUNG = 0.03
+#: Until what age, in seconds, a worker may not have computed anything yet. One that is killed before it has, three times
+#: in a row, can't be told from one that can't begin, and that is an error: so the young are killed one at a time.
+_YOUNG = {"processes": 0.1, "spawn": 2.0}
+
+#: Seconds between two deaths of young workers.
+_BETWEEN = 4.0
 
 
 class Items:
@@ -120,16 +123,20 @@ class Killer(threading.Thread):
         self.chance = chance
         self.over = threading.Event()
         self.seen: dict[int, float] = {}
+        self.backend = "processes"  # that is in use now
 
     def run(self) -> None:
-        while not self.over.wait(self.chance.random() * 0.1):
+        young_again = 0.0
+        while not self.over.wait(self.chance.random() * 0.06):
             now = time.monotonic()
             self.seen = {pid: self.seen.get(pid, now) for pid in children()}
             if not self.seen:
                 continue
             pid = self.chance.choice([*self.seen])
-            if now - self.seen[pid] < _YOUNG and self.chance.random() < 0.97:
-                continue
+            if now - self.seen[pid] < _YOUNG[self.backend]:
+                if now < young_again:
+                    continue
+                young_again = now + _BETWEEN
             # A child that was reaped meanwhile leaves its number to nobody so soon.
             with contextlib.suppress(ProcessLookupError):
                 if self.chance.random() < 0.85:
@@ -142,13 +149,14 @@ class Killer(threading.Thread):
                     os.kill(pid, signal.SIGCONT)
 
 
-def one_round(report: Report, chance: random.Random, until: float) -> None:
+def one_round(report: Report, killer: Killer, chance: random.Random, until: float) -> None:
     """Go through some items with settings drawn at random, and compare each with the serial answer."""
     seed = chance.randrange(1 << 30)
     items = Items(seed, chance.choice([300, 1000, 3000]))
     workers = chance.choice([1, 2, 3, 4])
     make = Spawn if chance.random() < 0.1 else Processes
     pool = make(workers, max_items_per_worker=chance.choice([None, None, 100]))
+    killer.backend = pool.name
     report.backends[pool.name] += 1
     iterator = ordered_imap(
         items,
@@ -192,7 +200,7 @@ def run(seconds: float, kills: int, seed: int, *, quiet: bool = True) -> Report:
     try:
         while time.monotonic() < began + seconds or report.kills < kills:
             until = began + seconds if report.kills >= kills else began + 10 * seconds
-            one_round(report, chance, until)
+            one_round(report, killer, chance, until)
             report.rounds += 1
             if not quiet and time.monotonic() > said + 10:
                 said = time.monotonic()
