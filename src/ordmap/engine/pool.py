@@ -55,6 +55,9 @@ _GRACE = 0.2
 #: Deaths in a row, with no item begun, that count against a chunk, a job, or the start of workers.
 _DEATHS = 3
 
+#: … where somebody else killed them, who may have meant no one in particular.
+_KILLS = 10
+
 #: Seconds that a wait takes at most, before it is begun again. A signal that another thread receives doesn't end it,
 #: and its handler, which may raise, runs in the main thread and nowhere else.
 _HEARTBEAT = 0.25
@@ -487,7 +490,7 @@ class Crew:
         number = worker.number
         proven = worker.proven or self.board.row(number)[0] or self.board.has_left(number)
         self._stillborn[number] = 0 if proven else self._stillborn[number] + 1
-        if self._stillborn[number] >= _DEATHS:
+        if self._stillborn[number] >= (_KILLS if code == -signal.SIGKILL else _DEATHS):
             said = f", having said:\n{said}" if said else ", without a word"
             self._fault = death.error(f"workers die before they begin; the last: {death}{said}")
             return
