@@ -23,11 +23,8 @@ import numpy as np
 
 from ordmap import Processes, Spawn, ordered_imap
 
-#: Until what age, in seconds, a worker may not have computed anything yet. One that is killed before it has, three times
-#: in a row, can't be told from one that can't begin, and that is an error: so the young are killed one at a time.
-_YOUNG = {"processes": 0.1, "spawn": 2.0}
-
-#: Seconds between two deaths of young workers.
+#: Seconds between two deaths of workers that have not computed anything yet. Many in a row can't be told from workers
+#: that can't begin, and that is an error.
 _BETWEEN = 4.0
 
 
@@ -122,18 +119,17 @@ class Killer(threading.Thread):
         self.report = report
         self.chance = chance
         self.over = threading.Event()
-        self.seen: dict[int, float] = {}
-        self.backend = "processes"  # that is in use now
+        self.pool = Processes(1)  # that is in use now
 
     def run(self) -> None:
         young_again = 0.0
         while not self.over.wait(self.chance.random() * 0.06):
             now = time.monotonic()
-            self.seen = {pid: self.seen.get(pid, now) for pid in children()}
-            if not self.seen:
+            present = [*children()]
+            if not present:
                 continue
-            pid = self.chance.choice([*self.seen])
-            if now - self.seen[pid] < _YOUNG[self.backend]:
+            pid = self.chance.choice(present)
+            if self.is_young(pid):
                 if now < young_again:
                     continue
                 young_again = now + _BETWEEN
@@ -148,6 +144,15 @@ class Killer(threading.Thread):
                     time.sleep(self.chance.random() * 0.02)
                     os.kill(pid, signal.SIGCONT)
 
+    def is_young(self, pid: int) -> bool:
+        """Whether a worker may not have computed anything yet."""
+        crew = self.pool._crew
+        with contextlib.suppress(ValueError):  # the crew ends
+            for worker in crew._staff if crew is not None else ():
+                if worker.pid == pid:
+                    return not (worker.proven or crew.board.row(worker.number)[0])
+        return True
+
 
 def one_round(report: Report, killer: Killer, chance: random.Random, until: float) -> None:
     """Go through some items with settings drawn at random, and compare each with the serial answer."""
@@ -156,7 +161,7 @@ def one_round(report: Report, killer: Killer, chance: random.Random, until: floa
     workers = chance.choice([1, 2, 3, 4])
     make = Spawn if chance.random() < 0.1 else Processes
     pool = make(workers, max_items_per_worker=chance.choice([None, None, 100]))
-    killer.backend = pool.name
+    killer.pool = pool
     report.backends[pool.name] += 1
     iterator = ordered_imap(
         items,
