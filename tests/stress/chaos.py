@@ -1,7 +1,7 @@
 """Chaos: workers are killed, stopped and starved of memory at random moments, and every item comes all the same.
 
 ``python tests/stress/chaos.py --seconds 600 --kills 10000`` goes on until both are reached, and prints what happened.
-``pytest tests/stress`` runs a short form (``--stress-seconds`` and ``--stress-kills`` make it longer).
+``pytest -m stress`` runs a short form (``--stress-seconds`` and ``--stress-kills`` make it longer).
 """
 
 from __future__ import annotations

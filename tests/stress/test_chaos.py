@@ -1,4 +1,4 @@
-"""The short form of `chaos`, on every run of the suite; a long one by ``--stress-seconds`` and ``--stress-kills``."""
+"""`chaos` as a test, on request: ``pytest -m stress``, for as long as ``--stress-seconds`` and ``--stress-kills`` say."""
 
 from __future__ import annotations
 
