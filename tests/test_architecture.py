@@ -14,11 +14,11 @@ SOURCE = Path(ordmap.__file__).parent
 
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
-    {"errors", "cores", "dataset", "placing", "interrupts", "policy", "sizes"},
+    {"dataset", "errors", "interrupts", "placing", "policy", "resources", "sizes"},
     {"outcome", "pace", "indices", "limit"},
     {"backends.promises"},
     {"backends"},
-    {"backends.pool", "backends.forking", "backends.watch"},
+    {"backends.pool", "backends.forking", "backends.inputs", "backends.watch"},
     {"backends.remote"},
     {"backends.serial", "backends.threads", "backends.executor"},
     {"backends.portable"},

@@ -18,7 +18,7 @@ from PIL import Image
 import ordmap.__main__
 from ordmap import __version__, demo
 from ordmap.backends import BACKENDS
-from ordmap.cores import usable_cores
+from ordmap.resources import usable_cores
 
 ROW = re.compile(r"(serial loop|\w+) +([\d,]+\.\d) +(\d+\.\d\d)x +([\d,]+\.\d) ms +(-|\d+)")
 

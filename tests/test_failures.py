@@ -573,7 +573,7 @@ def test_a_worker_that_dies_at_any_instant_costs_one_item_at_most(
     monkeypatch.setattr(channel, "pair", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     monkeypatch.setenv("ORDMAP_DIE_AT", f"{points.POINTS[point]}@{claimed}")
     dataset = Mixed(length)
-    with make(2, max_items_per_worker=50) as pool:
+    with make(2, max_items_per_worker=max(50, length // 4)) as pool:
         for _ in range(2):  # the second time the workers are there, and are told of the dataset
             found = list(ordered_imap(dataset, None, window, backend=pool, chunksize=chunksize, on_error="return"))
             assert len(found) == length

@@ -16,7 +16,7 @@ import pytest
 import ordmap
 import ordmap.testing
 from ordmap import FromExecutor, Processes, RemoteError, Serial, Spawn, Threads, ordered_imap, ordered_map
-from ordmap.cores import usable_cores
+from ordmap.resources import free_memory, usable_cores
 
 
 class OnlyItems:
@@ -105,6 +105,21 @@ def test_workers_none_is_what_this_process_may_use():
     assert Processes(None).workers == usable_cores()
 
 
+@pytest.fixture
+def system_files(monkeypatch):
+    """Give a mapping of what the system's files are to hold; there are no others, and 64 cores."""
+
+    def read_text(path):
+        if path not in files:
+            raise FileNotFoundError(path)
+        return files[path]
+
+    files = {}
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr("ordmap.resources.read_text", read_text)
+    return files
+
+
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
@@ -133,15 +148,45 @@ def test_workers_none_is_what_this_process_may_use():
         ),
     ],
 )
-def test_the_quota_of_a_container_and_of_those_around_it_bounds_the_usable_cores(files, cores, monkeypatch):
-    def read_text(path):
-        if path not in files:
-            raise FileNotFoundError(path)
-        return files[path]
-
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
-    monkeypatch.setattr("ordmap.cores.read_text", read_text)
+def test_the_quota_of_a_container_and_of_those_around_it_bounds_the_usable_cores(files, cores, system_files):
+    system_files |= files
     assert usable_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, 8192),
+        ({"/sys/fs/cgroup/memory.max": "max\n"}, 8192),
+        (
+            {
+                "/sys/fs/cgroup/a/b/memory.max": "5000\n",
+                "/sys/fs/cgroup/a/b/memory.current": "1000\n",
+                "/sys/fs/cgroup/a/b/memory.stat": "anon 900\ninactive_file 100\n",
+                "/sys/fs/cgroup/a/memory.max": "9000\n",
+                "/sys/fs/cgroup/a/memory.current": "6000\n",
+                "/sys/fs/cgroup/a/memory.stat": "inactive_file 7\n",
+            },
+            3007,
+        ),
+        (
+            {
+                "/proc/self/cgroup": "4:memory:/c\n2:cpu,cpuacct:/a\n",
+                "/sys/fs/cgroup/memory/c/memory.limit_in_bytes": "2000\n",
+                "/sys/fs/cgroup/memory/c/memory.usage_in_bytes": "2500\n",
+                "/sys/fs/cgroup/memory/c/memory.stat": "inactive_file 1\ntotal_inactive_file 2\n",
+            },
+            0,
+        ),
+    ],
+)
+def test_the_limit_of_a_container_and_of_those_around_it_bounds_the_free_memory(files, free, system_files):
+    system_files |= {
+        "/proc/meminfo": "MemTotal: 16 kB\nMemAvailable: 8 kB\n",
+        "/proc/self/cgroup": "0::/a/b\n",
+        **files,
+    }
+    assert free_memory() == free
 
 
 def test_workers_zero_is_serial():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ordmap import FromExecutor, Processes, ordered_imap
+from ordmap import FromExecutor, Processes, Spawn, ordered_imap, ordered_map
+from ordmap.backends import portable
 from ordmap.backends.executor import ExecutorRun
 from ordmap.engine import available, channel, ledger, message
 from ordmap.engine.pool import Crew
@@ -341,3 +343,95 @@ def test_a_run_that_is_closed_while_another_thread_has_the_pool_for_long():
         go_on.set()
         other.join()
         until(lambda: not before & children())
+
+
+class Signalling:
+    """What sends SIGUSR1 when it is pickled, or when it is unpickled."""
+
+    def __init__(self, when):
+        self.when = when
+
+    def __reduce__(self):
+        if self.when == "pickled":
+            signal.raise_signal(signal.SIGUSR1)
+        return signal.raise_signal, (int(signal.SIGUSR1),)
+
+
+class Handler:
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __call__(self, number, _):
+        raise self.kind(f"told by signal {number}")
+
+
+HANDLERS = {
+    "a function": lambda kind: lambda number, _: Handler(kind)(number, _),
+    "an object": Handler,
+    "a method": lambda kind: Handler(kind).__call__,
+    "a partial function": lambda kind: functools.partial(Handler.__call__, Handler(kind)),
+    "one for once": lambda kind: lambda *given: [signal.signal(given[0], signal.SIG_IGN), Handler(kind)(*given)],
+}
+
+
+@pytest.mark.parametrize("kind", [SystemExit, TimeoutError])
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("make", [Processes, portable.Processes])
+@pytest.mark.parametrize("when", ["unpickled", "pickled"])
+def test_what_a_handler_raises_while_the_caller_pickles_and_unpickles_is_not_an_item_s(when, make, handler, kind):
+    def work(given):
+        return Signalling("unpickled") if given == 3 else given
+
+    inputs = [0, 1, 2, Signalling("pickled") if when == "pickled" else 3, 4]
+    results = ordered_map(work, inputs, backend=make(1), prefetch=1, chunksize=1)
+    with handling(SIGUSR1=HANDLERS[handler](kind)):
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(kind, match="told by signal"):
+            next(results)
+    results.close()
+
+
+class Marked(list):
+    """A dataset that is signalled about when it is pickled."""
+
+    def __reduce__(self):
+        signal.raise_signal(signal.SIGUSR1)
+        return Marked, (list(self),)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, TimeoutError, LookupError])
+@pytest.mark.parametrize("make", [Processes, Spawn, portable.Processes])
+def test_what_a_handler_raises_while_the_dataset_is_pickled_is_not_the_dataset_s(make, kind):
+    with make(1) as pool:
+        assert list(ordered_imap([1, 2], backend=pool)) == [1, 2]  # from here on nothing is inherited
+        with handling(SIGUSR1=Handler(kind)), pytest.raises(kind, match="told by signal"):
+            list(ordered_imap(Marked([1, 2]), backend=pool))
+        assert list(ordered_imap([1, 2], backend=pool)) == [1, 2]
+
+
+class Numbers:
+    """The numbers from 0 to 49; a signal arrives in the midst of the thirtieth pull."""
+
+    def __init__(self):
+        self.pulled = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.pulled += 1
+        if self.pulled == 30:
+            self.pulled -= 1
+            signal.raise_signal(signal.SIGUSR1)
+            self.pulled += 1
+        if self.pulled > 50:
+            raise StopIteration
+        return self.pulled - 1
+
+
+def test_what_a_handler_raises_while_the_source_is_pulled_from_comes_at_once():
+    results = ordered_map(abs, Numbers(), backend=Processes(1), prefetch=40, chunksize=8)
+    with handling(SIGUSR1=lambda *given: [signal.signal(given[0], signal.SIG_IGN), Handler(TimeoutError)(*given)]):
+        with pytest.raises(TimeoutError, match="told by signal"):
+            next(results)
+        assert list(results) == []  # as after Ctrl-C

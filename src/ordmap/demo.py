@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ordmap.backends import BACKENDS
-from ordmap.cores import usable_cores
 from ordmap.dataset import Dataset
 from ordmap.imap import ordered_imap
+from ordmap.resources import usable_cores
 
 __all__ = ["Decoded", "Files", "Hashed", "Images", "Modules", "NothingToDoError", "Parsed", "Work", "find_work", "run"]
 

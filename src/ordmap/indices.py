@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from typing import Any, Protocol
 
+from ordmap.interrupts import came_by_a_signal
+
 __all__ = ["Arguments", "Chunk", "Indices", "Source", "check_indices"]
 
 #: Once the pulls for a chunk have taken this long (seconds) the source is slow: what there is goes to the workers.
@@ -68,13 +70,23 @@ class _Puller:
 
         self._source = iter(items)
         self._error: Exception | None = None
-        self._items = peekable(self._until_error())
+        self._items = peekable(self)
 
-    def _until_error(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        """Return the source's next item, for the pulls; what it raises ends it, but not what comes from elsewhere."""
         try:
-            yield from self._source
+            return next(self._source)
+        except StopIteration:
+            raise
         except Exception as error:
+            if came_by_a_signal(error):
+                raise
             self._error = error
+            self._source = iter(())
+            raise StopIteration from None
 
     def pull(self, most: int) -> list[Any]:
         """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""

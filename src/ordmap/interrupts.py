@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# What `signal` wraps: that makes an enum of each of 64 numbers, which takes a quarter of a millisecond.
+import _signal  # type: ignore[import-not-found]
 import _thread
 import os
 import signal
@@ -12,9 +14,12 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, ClassVar
 
-__all__ = ["postponed", "send_later", "uninterrupted"]
+__all__ = ["came_by_a_signal", "postponed", "send_later", "uninterrupted"]
 
 _ALL_SIGNALS = signal.valid_signals()
+
+#: Of a function's code: whether it takes any number of arguments.
+_VARARGS = 4
 
 
 class _StandIns:
@@ -66,13 +71,13 @@ class _StandIns:
 
     def _replace(self) -> None:
         for number in _ALL_SIGNALS:
-            handler = signal.getsignal(number)
+            handler = _signal.getsignal(number)
             if callable(handler):
                 self._handlers[number] = handler
                 signal.signal(number, self._note)
 
     def _changed_nothing(self) -> bool:
-        return all(signal.getsignal(number) is handler for number, handler in self._handlers.items())
+        return all(_signal.getsignal(number) is handler for number, handler in self._handlers.items())
 
     def _note(self, number: int, _: object) -> None:
         self.arrived.append(number)
@@ -87,6 +92,30 @@ class _StandIns:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_StandIns.restore_in_child)
+
+
+def came_by_a_signal(error: BaseException) -> bool:
+    """Whether an exception is a signal handler's, not of the code that was interrupted by it.
+
+    Ctrl-C always is. Any other handler was called with the frame that it interrupted, which comes right before its own
+    in the traceback; it may have been replaced by another since, so that nothing else tells.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        if _was_given(place.tb_next.tb_frame, place.tb_frame):
+            return True
+        place = place.tb_next
+    return False
+
+
+def _was_given(called: FrameType, frame: FrameType) -> bool:
+    """Whether a function was called with a frame as one of its arguments."""
+    code = called.f_code
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & _VARARGS)]
+    arguments = [called.f_locals.get(name) for name in names]
+    return any(one is frame or (type(one) is tuple and any(each is frame for each in one)) for one in arguments)
 
 
 def raise_all(numbers: Sequence[int]) -> None:
@@ -110,12 +139,12 @@ class uninterrupted:  # noqa: N801  used as a function is
         self._mask: set[int] = set()  # before
 
     def __enter__(self) -> None:
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+            _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             self._stand_ins = _StandIns.put()
         except BaseException:  # of a handler that was due
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             raise
 
     def __exit__(self, *exc_info: object) -> None:
@@ -125,7 +154,7 @@ class uninterrupted:  # noqa: N801  used as a function is
                 stand_ins.remove()
         finally:
             try:
-                signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+                _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             finally:
                 if stand_ins is not None:
                     raise_all(stand_ins.arrived)

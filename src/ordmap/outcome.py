@@ -13,15 +13,17 @@ failure.
 from __future__ import annotations
 
 import copyreg
+import os
 import pickle
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from types import EllipsisType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ordmap.errors import OrdmapError, RemoteError
+from ordmap.interrupts import came_by_a_signal
 
 __all__ = [
     "Answer",
@@ -31,6 +33,7 @@ __all__ = [
     "Sealed",
     "are_atoms",
     "are_plain",
+    "end_child",
     "failed_places",
     "opened",
     "pack",
@@ -91,13 +94,20 @@ class Answer(NamedTuple):
 
 
 def run_chunk(
-    compute: Callable[[Any], Any], keys: Iterable[Any], patience: float | None, outcomes: list[Any] | None = None
+    compute: Callable[[Any], Any],
+    keys: Iterable[Any],
+    patience: float | None,
+    outcomes: list[Any] | None = None,
+    *,
+    in_worker: bool = True,
 ) -> tuple[list[Any], float]:
     """Run the items of one chunk in order: their outcomes, and the seconds that they took.
 
     Once the chunk has taken ``patience`` seconds the rest is left undone (``None``: never). An empty list of
-    ``outcomes`` may be given, for others to see how far this is.
+    ``outcomes`` may be given, for others to see how far this is. ``in_worker``: an item that forks does so for itself,
+    and its child, when it comes back here, ends: it would be one more worker, whom nobody tells to end.
     """
+    here = os.getpid() if in_worker else None
     if outcomes is None:
         outcomes = []
     clock = time.perf_counter
@@ -110,9 +120,29 @@ def run_chunk(
             # The frame of this loop is of no interest to the user.
             error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
             outcomes.append(Raised(error))
+        if here is not None and os.getpid() != here:
+            end_child(outcomes[-1])
         if clock() >= give_up:
             break
     return outcomes, clock() - began
+
+
+def end_child(outcome: Any) -> NoReturn:
+    """End this process, which an item has forked and which came back from it, as a program with that outcome ends.
+
+    What the item had written before it forked, and not flushed, is its worker's to print.
+    """
+    code: object = None
+    if type(outcome) is Raised:
+        if isinstance(outcome.error, SystemExit):
+            code = outcome.error.code
+        else:
+            code = 1
+            sys.excepthook(type(outcome.error), outcome.error, outcome.error.__traceback__)
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)  # noqa: T201  as Python does
+        code = 1
+    os._exit((code or 0) & 0xFF)
 
 
 def approximate_nbytes(outcomes: Sequence[Any]) -> int:
@@ -236,7 +266,9 @@ def opened(outcome: Any) -> Any:
     if kind is Pickled or issubclass(kind, Sealed):
         try:
             return pickle.loads(outcome.data) if kind is Pickled else outcome.open()
-        except Exception as error:
+        except BaseException as error:
+            if came_by_a_signal(error):
+                raise
             failure = RemoteError(
                 f"the result can't be unpickled: {one_line(error)}",
                 type_name=_type_name(error),
@@ -349,7 +381,7 @@ def _pickled_exception(error: BaseException) -> bytes | None:
             slots = {name: getattr(error, name) for name in copyreg._slotnames(kind) if hasattr(error, name)}  # type: ignore[attr-defined]
             return _serialise((_rebuilt, (kind, args, {**slots, **(state or {})})))
         return _serialise((_itself, (error,)))
-    except Exception:
+    except BaseException:  # a user's __reduce__ may raise anything
         return None
 
 
@@ -370,8 +402,10 @@ def _unpickled_exception(link: _Link, text: str) -> BaseException:
             error = build(*args)
             if isinstance(error, BaseException):
                 return error
-        except Exception:  # noqa: S110  the stand-in below says all that is known of it
-            pass
+        except BaseException as error:
+            if came_by_a_signal(error):
+                raise
+            # The stand-in below says all that is known of it.
     return RemoteError(
         f"{link.type_name}: {link.message} (the exception itself can't be pickled)",
         type_name=link.type_name,

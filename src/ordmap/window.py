@@ -29,6 +29,7 @@ from typing import Any
 from ordmap.backends import Run
 from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk, Source
+from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer, Raised, are_plain, failed_places, opened
 from ordmap.pace import Pace
 
@@ -123,6 +124,8 @@ class Window:
                 chunk = self._source.take(size)
                 slow = self._source.may_wait and time.perf_counter() - began > _SLOW_PULL
             except Exception as error:  # it comes after the results of what was pulled before
+                if came_by_a_signal(error):
+                    raise
                 self._exhausted = True
                 self._source_error = error
                 break

@@ -18,22 +18,33 @@ could wait for the whole window.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import pickle
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    InvalidStateError,
+    ThreadPoolExecutor,
+)
 from queue import SimpleQueue
 from typing import Self
 
 from ordmap.backends import Job
+from ordmap.backends.inputs import portable
 from ordmap.backends.pool import POOL_CLOSED, worker_count
 from ordmap.backends.promises import row, weaker
-from ordmap.backends.remote import Key, Payload, Reply, compute_chunk, hold, let_go, portable
+from ordmap.backends.remote import Key, Payload, Reply, compute_chunk, hold, let_go
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.indices import Chunk
+from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer
 
 __all__ = ["NO_DEATHS", "NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
@@ -46,6 +57,10 @@ NO_TIMEOUTS = weaker(
 
 #: How far it keeps the promise of retries.
 NO_DEATHS = weaker("the death of a worker ends the run all the same")
+
+#: Chunks of a run that an executor holds at a time. Each makes the standard library's pool write to a pipe that its own
+#: thread empties, which sends chunks, too, and would wait for itself where the pipe is full (tens of thousands).
+_MOST_OUT = 512
 
 _THIS_PROCESS = uuid.uuid4().hex
 _numbers = itertools.count()
@@ -65,7 +80,7 @@ class Shipment:
         self.subject = job.subject
         self.shared = shared
         self.is_everywhere = shared or inherited
-        self.fault: Exception | None = None
+        self.fault: BaseException | None = None
         self._compute = job.compute
         self._data: bytes | None = None
         self._lock = threading.Lock()
@@ -107,8 +122,27 @@ class Shipment:
 
         try:
             self._data = cloudpickle.dumps(self._compute, pickle.HIGHEST_PROTOCOL)
-        except Exception as error:
+        except BaseException as error:
+            if came_by_a_signal(error):
+                raise
             self.fault = error
+
+
+#: The pool of processes of older Pythons, when it breaks, fails all its futures, the cancelled, too. The
+#: InvalidStateError of the first of these would end its thread, and who waits for the others would wait for ever.
+_FAILS_WHAT_IS_CANCELLED = sys.version_info < (3, 12, 1)
+
+
+class _Cancellable(Future[Reply]):
+    """A future that may be cancelled before it fails.
+
+    Which it is from right after it was sent. A pool that was about to fail it then, in the old way, was marked as
+    broken before, and nothing of a broken pool is cancelled.
+    """
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        with contextlib.suppress(InvalidStateError):
+            super().set_exception(exception)
 
 
 class ExecutorRun:
@@ -135,6 +169,7 @@ class ExecutorRun:
         self._shipment = shipment
         self._tell_closed = closed
         self._open = True
+        self.program_ends = False
         self._sent: dict[int, Future[Reply]] = {}
         self._done: SimpleQueue[tuple[int, Future[Reply]] | OrdmapError | None] = SimpleQueue()
         self._lock = threading.Lock()  # for what follows
@@ -145,16 +180,14 @@ class ExecutorRun:
         self._out = 0  # chunks sent and not answered
 
     @property
-    def busy(self) -> bool:
-        """Whether a task of this run may still be in a worker's hands."""
-        return any(not future.done() for future in list(self._sent.values()))
+    def under_way(self) -> list[Future[Reply]]:
+        """The tasks of this run that may still be in a worker's hands."""
+        return [future for future in list(self._sent.values()) if not future.done()]
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
+        self._rest_at_the_end()
         if not self._shipment.shared:
             chunk.keys = portable(chunk.keys)  # at once: their source may use their memory again
-        if self._all_hold:
-            self._send(ticket, chunk)
-            return
         with self._lock:
             heapq.heappush(self._waiting, (ticket, chunk))
         self._send_waiting()
@@ -165,6 +198,7 @@ class ExecutorRun:
             raise OrdmapError(POOL_CLOSED)
         while (wait and not answers) or not self._done.empty():
             done = self._done.get()
+            self._rest_at_the_end()
             if done is None:
                 break
             if isinstance(done, OrdmapError):
@@ -187,7 +221,8 @@ class ExecutorRun:
         """Send what may go by now."""
         while True:
             with self._lock:
-                if not self._waiting or not (self._all_hold or self._out < self._workers):
+                most = max(_MOST_OUT, 4 * self._workers) if self._all_hold else self._workers
+                if not self._waiting or self._out >= most:
                     return
                 ticket, chunk = heapq.heappop(self._waiting)
                 self._out += 1
@@ -196,6 +231,8 @@ class ExecutorRun:
     def _cancel(self, futures: Iterable[Future[Reply]]) -> None:
         if type(self._executor).__module__.partition(".")[0] == "distributed":
             return  # whose futures, when cancelled, make its event loop log an exception each
+        if getattr(self._executor, "_broken", False):
+            return  # it fails them itself: see _Cancellable
         for future in list(futures):
             future.cancel()
 
@@ -216,11 +253,18 @@ class ExecutorRun:
             raise BackendUnavailableError(
                 f"the executor takes no more work: {type(error).__name__}: {error}"
             ) from error
+        if _FAILS_WHAT_IS_CANCELLED and type(future) is Future:
+            future.__class__ = _Cancellable
         self._sent[ticket] = future
         if not self._open:
             self._cancel([future])
         # The run is held by its futures, and may not hold the iterator.
         future.add_done_callback(lambda future: self._settled(ticket, chunk, task, future))
+
+    def _rest_at_the_end(self) -> None:
+        """Have the consumer's thread, if a daemon, stay here once the program ends: what it raised would be printed."""
+        if self.program_ends and threading.current_thread().daemon:
+            threading.Event().wait()
 
     def _settled(self, ticket: int, chunk: Chunk, task: int, future: Future[Reply]) -> None:
         """Take note of a task that is over; called by whichever thread of the executor's ended it."""

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 from ordmap.backends import Job, Run
-from ordmap.cores import usable_cores
 from ordmap.errors import OrdmapError, WorkerDiedError
+from ordmap.resources import usable_cores
 from ordmap.sizes import nbytes_of
 
-__all__ = ["POOL_CLOSED", "Life", "Pool", "ProcessPool", "initializer_failed", "worker_count"]
+__all__ = ["POOL_CLOSED", "Life", "Pool", "ProcessPool", "initializer_failed", "refuse_breakpoints", "worker_count"]
 
 
 def worker_count(workers: int | None) -> int:
@@ -178,3 +179,13 @@ class ProcessPool(Pool):
     @abstractmethod
     def _prepare(self) -> None:
         """Make what the pool itself needs, and refuse what can't be had here."""
+
+
+def refuse_breakpoints() -> None:
+    """Have ``breakpoint()`` say, in this worker process, where it works, unless the user has made something of it."""
+    if sys.breakpointhook is sys.__breakpointhook__ and not os.environ.get("PYTHONBREAKPOINT"):
+        sys.breakpointhook = _refuse_breakpoint
+
+
+def _refuse_breakpoint(*_: object, **__: object) -> NoReturn:
+    raise RuntimeError("breakpoint() can't reach the terminal from a worker process: use backend='serial'")

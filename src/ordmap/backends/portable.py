@@ -6,6 +6,7 @@ process that started them, that leave Ctrl-C to it, and that are ended at once w
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import multiprocessing
 import multiprocessing.connection
@@ -27,15 +28,20 @@ from typing import Any
 from ordmap.backends import Job, remote
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import fork_is_unsafe
-from ordmap.backends.pool import Life, ProcessPool
+from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
+from ordmap.interrupts import came_by_a_signal
 
 __all__ = ["Processes", "Spawn"]
 
 #: Seconds that a busy worker has to follow SIGTERM before it is killed.
 _GRACE = 0.5
 
+#: Seconds that idle workers have to end, with the finalizer and the threads that items have started.
+_LEAVE = 5.0
+
+_LAUNCHED = "what an item has launched and left goes on"
 _WORKER_DEATH = weaker("`WorkerDiedError` ends the run; which item did it is not known")
 
 
@@ -49,28 +55,52 @@ class _Crew:
         self._abandoned: list[ExecutorRun] = []
         _crews.add(self)
 
+    def is_fit(self) -> bool:
+        """Whether the workers can be given more: none has died, and none is held by an item that nobody wants.
+
+        Such an item has a moment to end. It may also end its worker, and so all that is given to the others.
+        """
+        left = [task for run in self._abandoned for task in run.under_way]
+        if concurrent.futures.wait(left, _GRACE).not_done:
+            return False
+        not_all_started = bool(self.executor._processes) and self._manager is None
+        return not (self.executor._broken or not_all_started)
+
+    @property
+    def _manager(self) -> threading.Thread | None:
+        """The executor's own thread, unless it couldn't be started, or hasn't been."""
+        manager: threading.Thread | None = self.executor._executor_manager_thread  # type: ignore[assignment]
+        return manager if manager is not None and manager.ident is not None else None
+
     def leave(self, run: ExecutorRun) -> None:
-        """Note that a run is over, though its last items may still be in the hands of workers."""
+        """Note that a run is over, though its last items may still be in the hands of workers, or on the way there."""
         self.runs.discard(run)
-        self._abandoned = [old for old in (*self._abandoned, run) if old.busy]
+        self._abandoned = [run, *(old for old in self._abandoned if old.under_way)]
 
     def end(self) -> None:
         """End the workers and wait for them; those in the middle of an item that nobody wants are not waited for."""
         _crews.discard(self)
-        # Of the executor's own state: what shutdown() forgets when it doesn't wait.
-        manager: threading.Thread | None = self.executor._executor_manager_thread  # type: ignore[assignment]
+        manager = self._manager  # of the executor's own state: what shutdown() forgets when it doesn't wait
         workers = list((self.executor._processes or {}).values())
+        results: Any = self.executor._result_queue
         self.executor.shutdown(wait=False, cancel_futures=True)
         if manager is None:
+            self._kill(workers)  # not all of them could be started
+            for worker in workers:
+                worker.join()
             return
-        if any(run.busy for run in (*self.runs, *self._abandoned)):
-            # Until the manager has dropped the cancelled futures, a worker's death would end it with an exception: in
-            # Python 3.11 it sets an error on every future it knows.
-            here = manager is threading.current_thread()
-            while self.executor._cancel_pending_futures and manager.is_alive() and not here:
-                time.sleep(0.0005)
+        here = manager is threading.current_thread()  # the garbage collector may run anywhere
+        busy = any(run.under_way for run in (*self.runs, *self._abandoned))
+        if not busy and not here:
+            manager.join(_LEAVE)
+        if busy or (not here and manager.is_alive()):
+            # Not while one writes a result, if possible: the manager would wait for the rest. (Windows' pipes, which
+            # have no lock, take each as a whole.)
+            whole = results._wlock is None or results._wlock.acquire(timeout=_GRACE)
             self._kill(workers)
-        if manager is not threading.current_thread():  # the garbage collector may run anywhere
+            if not whole and not here:
+                _complete(results._writer, manager)
+        if not here:
             manager.join()
 
     def _kill(self, workers: list[Any]) -> None:
@@ -84,6 +114,20 @@ class _Crew:
             worker.kill()
 
 
+def _complete(results: Any, manager: threading.Thread) -> None:
+    """Write to a pipe of results, whatever that gives, until the manager has the whole of what a killed worker began.
+
+    To close it would not do: what else was forked meanwhile has it open, too. The manager can't read what comes so, and
+    takes the pool for broken, which it is.
+    """
+    os.set_blocking(results.fileno(), False)
+    while manager.is_alive():
+        try:
+            os.write(results.fileno(), bytes(1 << 16))
+        except BlockingIOError:
+            time.sleep(0.001)
+
+
 #: The crews that have not ended, for the interpreter's exit.
 _crews: weakref.WeakSet[_Crew] = weakref.WeakSet()
 
@@ -91,6 +135,8 @@ _crews: weakref.WeakSet[_Crew] = weakref.WeakSet()
 def _end_crews() -> None:
     for crew in list(_crews):
         if crew.process == os.getpid():  # a forked worker ends, too, and must leave its caller's pools alone
+            for run in list(crew.runs):
+                run.program_ends = True
             crew.end()
 
 
@@ -111,7 +157,7 @@ class Processes(ProcessPool):
     """
 
     name = "processes"
-    promises = row(worker_death=_WORKER_DEATH, timeouts=NO_TIMEOUTS, retries=NO_DEATHS)
+    promises = row(clean=weaker(_LAUNCHED), worker_death=_WORKER_DEATH, timeouts=NO_TIMEOUTS, retries=NO_DEATHS)
 
     def _prepare(self) -> None:
         if self._life.recycles:
@@ -126,6 +172,8 @@ class Processes(ProcessPool):
         return sys.platform == "linux" and not fork_is_unsafe()
 
     def _begin(self, job: Job) -> ExecutorRun:
+        if self._crew is not None and not self._crew.is_fit():
+            self._retire()
         shipment = self._kept
         if shipment is None or not shipment.is_for(job) or self._crew is None:
             shipment = self._ship(job)
@@ -174,13 +222,20 @@ class Processes(ProcessPool):
             context = _SpawnContext()
             try:
                 initargs = (cloudpickle.dumps(self._life, pickle.HIGHEST_PROTOCOL),)
-            except Exception as error:
+            except BaseException as error:
+                if came_by_a_signal(error):
+                    raise
                 raise BackendUnavailableError(
                     f"the initializer, its initargs or the finalizer can't be pickled for fresh interpreters: {error}"
                 ) from error
-        return _Crew(
-            ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker, initargs=initargs)
-        )
+        try:
+            return _Crew(
+                ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker, initargs=initargs)
+            )
+        except (OSError, ImportError, NotImplementedError) as error:  # of semaphores, above all
+            raise BackendUnavailableError(
+                f"this system gives no processes: {type(error).__name__}: {error}; use backend='threads'"
+            ) from error
 
     def _over(self, run: ExecutorRun, crew: _Crew, shipment: Shipment) -> None:
         with self._lock:
@@ -216,7 +271,9 @@ class Spawn(Processes):
 
     name = "spawn"
     promises = row(
-        clean=weaker("the standard library's resource tracker, one process, stays until the program ends"),
+        clean=weaker(
+            f"the standard library's resource tracker, one process, stays until the program ends; {_LAUNCHED}"
+        ),
         worker_death=_WORKER_DEATH,
         timeouts=NO_TIMEOUTS,
         retries=NO_DEATHS,
@@ -306,6 +363,7 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_parent()
+    refuse_breakpoints()
     if pickled is not None:
         life = pickle.loads(pickled)
     if life.initializer is not None:

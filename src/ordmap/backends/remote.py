@@ -15,22 +15,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from ordmap.backends.inputs import TRAVELLING, unpacking
 from ordmap.backends.pool import initializer_failed
 from ordmap.errors import RemoteError
-from ordmap.outcome import Pickled, approximate_nbytes, are_atoms, one_line, pack, run_chunk
+from ordmap.outcome import approximate_nbytes, one_line, pack, run_chunk
 
-__all__ = [
-    "TRAVELLING",
-    "Key",
-    "Payload",
-    "Reply",
-    "compute_chunk",
-    "disable",
-    "hold",
-    "let_go",
-    "portable",
-    "unpacking",
-]
+__all__ = ["Key", "Payload", "Reply", "compute_chunk", "disable", "hold", "let_go"]
 
 #: The process that a run belongs to, and the run's number there.
 Key = tuple[str, int]
@@ -79,52 +69,10 @@ def let_go(key: Key) -> None:
     _held.pop(key, None)
 
 
-class _Unsendable(NamedTuple):
-    """What stands for an input that can't be pickled."""
-
-    why: str
-
-
-#: What `portable` makes of an input that is not plain.
-TRAVELLING = (Pickled, _Unsendable)
-
-
-def portable(keys: Sequence[Any]) -> Sequence[Any]:
-    """Return keys that survive any executor's own pickle: as they are where they are plain, else pickled one by one.
-
-    Keys that are made ready are left as they are. An input that can't be pickled becomes its item's error, in the
-    worker.
-    """
-    if isinstance(keys, range) or are_atoms(keys) or type(keys[0]) in TRAVELLING:
-        return keys
-    if all(type(key) is tuple and are_atoms(key) for key in keys):
-        return keys
-    import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
-
-    sent: list[Pickled | _Unsendable] = []
-    for key in keys:
-        try:
-            sent.append(Pickled(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL)))
-        except Exception as error:
-            sent.append(_Unsendable(one_line(error)))
-    return sent
-
-
-def unpacking(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a function of an input that `portable` has made ready; it raises what keeps that from being had."""
-
-    def unpack_and_compute(key: Any) -> Any:
-        if type(key) is _Unsendable:
-            raise RemoteError(f"the input can't be pickled: {key.why}; use backend='threads'")
-        return compute(pickle.loads(key.data))
-
-    return unpack_and_compute
-
-
 def _rebuilt(data: bytes, worker: str) -> Callable[[Any], Any]:
     try:
         compute: Callable[[Any], Any] = pickle.loads(data)
-    except Exception as error:
+    except BaseException as error:
         text = "".join(traceback.format_exception(error))
         raise RemoteError(
             f"the dataset can't be rebuilt in worker {worker}: {one_line(error)}", remote_traceback=text

@@ -60,7 +60,7 @@ class _SerialRun:
         if not wait or not self._waiting:
             return ()
         ticket, chunk = self._waiting.popleft()
-        outcomes, elapsed = run_chunk(self._job.compute, chunk.keys, self._job.patience)
+        outcomes, elapsed = run_chunk(self._job.compute, chunk.keys, self._job.patience, in_worker=False)
         if _is_ctrl_c(outcomes[-1]) and threading.current_thread() is threading.main_thread():
             raise outcomes.pop().error
         return [(ticket, Answer(outcomes, elapsed, approximate_nbytes(outcomes), "of the caller"))]

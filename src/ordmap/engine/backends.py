@@ -17,7 +17,7 @@ from ordmap.engine.run import EngineRun
 from ordmap.engine.wear import own_memory
 from ordmap.engine.worker import Held
 from ordmap.errors import BackendUnavailableError
-from ordmap.interrupts import uninterrupted
+from ordmap.interrupts import came_by_a_signal, uninterrupted
 
 __all__ = ["Processes", "Spawn"]
 
@@ -104,7 +104,7 @@ class Processes(ProcessPool):
                 return run
         try:
             parcel = _parcel(job)
-        except Exception:
+        except BackendUnavailableError:
             if self._forks():
                 return None
             raise
@@ -158,9 +158,11 @@ os.register_at_fork(after_in_child=_begin_all_anew)
 def _parcel(job: Job) -> Parcel:
     try:
         return Parcel(tuple(Held.of(job)))
-    except OSError as error:
-        raise BackendUnavailableError(f"the dataset can't be sent to workers that run already: {error}") from error
-    except Exception as error:
+    except BaseException as error:
+        if came_by_a_signal(error):
+            raise
+        if isinstance(error, OSError):
+            raise BackendUnavailableError(f"the dataset can't be sent to workers that run already: {error}") from error
         raise BackendUnavailableError(
             f"the {type(job.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "
             f"{type(error).__name__}: {error}; use backend='processes' or backend='threads'"

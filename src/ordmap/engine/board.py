@@ -5,7 +5,8 @@ It costs no system call, and it outlives the worker: whatever ended it, the call
     word 0       bulletin: changes when the caller has sent all workers a notice, or wants them to leave
     word 1       1: leave
     words 8 …    a row a worker: the serial number of the chunk in its hands (0: none), how far it is with it,
-                 whether it is ready for chunks at all, and whether it has left with nothing in hand
+                 whether it is ready for chunks at all, whether it has left with nothing in hand, and the serial
+                 number of the last chunk whose items were all computed
     then         returns, 4096 words a worker: the blocks that it gets back; the n-th is said in word (n - 1) mod 4096,
                  as n << 32 | what
     then         owners: for serial number n, word n mod 8192 is n << 16 | 1 + the worker that took it
@@ -50,7 +51,7 @@ class Board:
         return 8 * (_ROWS + (_ROW + Board.most_returns) * workers + _OWNERS)
 
     def row(self, worker: int) -> memoryview:
-        """Return a worker's row: its chunk's serial number, its state, and whether it has begun."""
+        """Return a worker's row."""
         start = _ROWS + _ROW * worker
         return self.words[start : start + _ROW]
 
@@ -79,7 +80,7 @@ class Board:
     def clear(self, worker: int) -> None:
         """Make what is a worker's ready for another."""
         row = self.row(worker)
-        row[0] = row[1] = row[2] = row[3] = 0
+        row[0] = row[1] = row[2] = row[3] = row[4] = 0
         self.returns(worker)[:] = memoryview(bytes(8 * self.most_returns)).cast("Q")
 
     def begin(self, worker: int) -> None:
@@ -99,7 +100,7 @@ class Board:
     def is_busy(self, worker: int) -> bool:
         """Whether a worker is in the midst of something, and won't see soon that it is to leave."""
         row = self.row(worker)
-        return bool(row[0]) or not row[2]
+        return (row[0] != 0 and row[0] != row[4]) or not row[2]
 
     def post_bulletin(self) -> None:
         self.words[0] += 1

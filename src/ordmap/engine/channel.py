@@ -14,7 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from ordmap.engine.memory import Weak, new_file
+from ordmap.engine.memory import Weak, new_file, no_stream
 
 __all__ = ["LONG", "Outbox", "pair", "read_file", "receive", "send", "to_worker", "written_file"]
 
@@ -109,7 +109,10 @@ def receive(end: socket.socket, *, wait: bool) -> tuple[bytes, int | None] | Non
         for file in files:
             os.close(file)
         raise OSError(errno.EMSGSIZE, "a message of the engine was cut off")
-    return message, files[0] if files else -1
+    try:
+        return message, no_stream(files[0]) if files else -1
+    except OSError:
+        return message, -1
 
 
 def written_file(parts: Sequence[bytes | memoryview]) -> int:

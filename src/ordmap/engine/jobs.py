@@ -6,6 +6,7 @@ import os
 
 from ordmap.backends import Job
 from ordmap.engine.board import Board
+from ordmap.engine.memory import no_stream
 from ordmap.engine.message import FORGET, JOB, NOTICE
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.staff import Staff, Worker
@@ -84,4 +85,4 @@ class Jobs:
 
 
 def _send(worker: Worker, number: int, parcel: Parcel) -> None:
-    worker.notices.put(NOTICE.pack(JOB, number), os.dup(parcel.file))
+    worker.notices.put(NOTICE.pack(JOB, number), no_stream(os.dup(parcel.file)))

@@ -9,7 +9,9 @@ It ends wherever the last view of it does, and what Python calls there may not r
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import mmap
 import os
 import select
@@ -17,9 +19,17 @@ import weakref
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from ordmap.cores import read_text
-
-__all__ = ["Memory", "Span", "Weak", "address_of", "close_lost", "free_memory", "keep_freed_memory", "new_file"]
+__all__ = [
+    "Memory",
+    "Span",
+    "Weak",
+    "address_of",
+    "close_lost",
+    "keep_freed_memory",
+    "new_file",
+    "no_stream",
+    "streams_taken",
+]
 
 T = TypeVar("T")
 
@@ -34,6 +44,7 @@ _libc.mmap.argtypes = [
     ctypes.c_long,
 ]
 
+_STDERR = 2
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 _FIXED = 0x10
 
@@ -47,7 +58,20 @@ def _map(address: int, size: int, flags: int, file: int) -> None:
 
 def new_file() -> int:
     """Return the descriptor of a new memory file, which says whose it was first."""
-    return os.memfd_create(_name(os.getpid()), os.MFD_CLOEXEC)
+    return no_stream(os.memfd_create(_name(os.getpid()), os.MFD_CLOEXEC))
+
+
+def no_stream(file: int) -> int:
+    """Return a descriptor that is none of the standard streams', in place of one that is.
+
+    Where one of these was closed, the next file gets its number, and what is printed would be written there.
+    """
+    if file > _STDERR:
+        return file
+    try:
+        return fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+    finally:
+        os.close(file)
 
 
 def _name(pid: int) -> str:
@@ -71,6 +95,29 @@ def close_lost(pid: int) -> None:
             continue  # that of this very listing, or closed by another thread
         if target == f"/memfd:{_name(pid)} (deleted)" and int(entry) not in owned:
             os.close(int(entry))
+
+
+@contextlib.contextmanager
+def streams_taken() -> Iterator[None]:
+    """Have no descriptor made in the meantime be one of the standard streams', also where a daemon has closed these."""
+    taken: list[int] = []
+    try:
+        for file in range(_STDERR + 1):
+            if not _is_open(file):
+                taken.append(os.open(os.devnull, os.O_RDWR))  # the lowest that is free
+                os.set_inheritable(taken[-1], True)  # for workers, as streams of theirs
+        yield
+    finally:
+        for file in taken:
+            os.close(file)
+
+
+def _is_open(file: int) -> bool:
+    try:
+        os.fstat(file)
+    except OSError:
+        return False
+    return True
 
 
 class Weak(Generic[T]):
@@ -205,22 +252,3 @@ def keep_freed_memory() -> None:
     # On 32 bits the first is refused; the second alone would have glibc adapt neither any more.
     if _libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20):
         _libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
-
-
-def free_memory() -> int:
-    """Return about how many bytes can still be had: the machine's free memory, cut by the control group's limit."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        lines = read_text("/proc/meminfo").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        pass
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            free = min(free, int(read_text(limit)) - int(read_text(used)))
-        except (OSError, ValueError):  # there is none
-            continue
-    return max(free, 0)

@@ -33,7 +33,7 @@ from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.ending import GENTLE, LEAVE_GENTLY, Death, end_workers, has_ended, reap
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
-from ordmap.engine.memory import close_lost, free_memory
+from ordmap.engine.memory import close_lost, streams_taken
 from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, NEWS, PLAIN
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
@@ -43,6 +43,7 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError
 from ordmap.interrupts import uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
+from ordmap.resources import free_memory
 
 __all__ = ["Crew", "Launch"]
 
@@ -91,7 +92,8 @@ class Crew:
         self.process = os.getpid()
         self.runs: set[EngineRun] = set()
         try:
-            self._open_files(size, shared=not launch.inherits)
+            with streams_taken():
+                self._open_files(size, shared=not launch.inherits)
         except OSError as error:
             raise BackendUnavailableError(f"no pool of workers can be made: {error}") from error
         self.allowance = _allowance(size)
@@ -468,7 +470,7 @@ class Crew:
     # Deaths
 
     def _hire(self, number: int) -> None:
-        with uninterrupted():
+        with uninterrupted(), streams_taken():
             worker = self._launch(self, number, recorded=self._stillborn[number] > 0)
             self._staff.add(worker)
             if not self._launch.inherits:
@@ -490,7 +492,7 @@ class Crew:
         number = worker.number
         proven = worker.proven or self.board.row(number)[0] or self.board.has_left(number)
         self._stillborn[number] = 0 if proven else self._stillborn[number] + 1
-        if self._stillborn[number] >= (_KILLS if code == -signal.SIGKILL else _DEATHS):
+        if self._stillborn[number] >= _most_in_a_row(death):
             said = f", having said:\n{said}" if said else ", without a word"
             self._fault = death.error(f"workers die before they begin; the last: {death}{said}")
             return
@@ -512,6 +514,7 @@ class Crew:
     def _blame(self, task: Task, state: int, death: Death) -> None:
         """Count a death against the chunk that the worker had in hand."""
         if state >= ITEM:
+            self._unloaded = 0  # it had the job
             place = state - ITEM
             raised = _ended_by(death, task.run.limit)
             if place:
@@ -523,11 +526,11 @@ class Crew:
                 self._finish(task, Answer([raised], 0.0, 0, death.worker))
         elif state == LOADING:
             self._unloaded += 1
-            if self._unloaded >= _DEATHS:
+            if self._unloaded >= _most_in_a_row(death):
                 task.run.fault = death.error(f"workers die while they unpickle the job; the last: {death}")
         else:
             task.deaths += 1
-            if task.deaths >= _DEATHS:
+            if task.deaths >= _most_in_a_row(death):
                 raised = Raised(
                     death.error(f"workers die while they unpickle this input; the last: {death}"), death.stack
                 )
@@ -620,6 +623,11 @@ def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:
         return Lent(shelf, *placed)
     except OSError as error:  # a block in it could not be mapped
         return Raised(error)
+
+
+def _most_in_a_row(death: Death) -> int:
+    """Return how many such deaths in a row, with no item begun, are too many."""
+    return _KILLS if death.code == -signal.SIGKILL else _DEATHS
 
 
 def _allowance(workers: int) -> tuple[int, int]:

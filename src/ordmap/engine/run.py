@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ordmap.backends.inputs import portable
 from ordmap.backends.pool import POOL_CLOSED
-from ordmap.backends.remote import portable
 from ordmap.errors import OrdmapError
 from ordmap.indices import Chunk
 from ordmap.outcome import Answer

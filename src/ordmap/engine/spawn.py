@@ -23,6 +23,7 @@ from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
+from ordmap.interrupts import came_by_a_signal
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -39,7 +40,9 @@ class Interpreter:
         self.life = life
         try:
             self._luggage = Parcel((sys.argv, life))
-        except Exception as error:
+        except BaseException as error:
+            if came_by_a_signal(error):
+                raise
             raise BackendUnavailableError(
                 "the initializer, its initargs or the finalizer can't be pickled for fresh interpreters: "
                 f"{type(error).__name__}: {error}"

@@ -29,8 +29,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from ordmap.backends import Job
-from ordmap.backends.pool import Life
-from ordmap.backends.remote import TRAVELLING, unpacking
+from ordmap.backends.inputs import TRAVELLING, unpacking
+from ordmap.backends.pool import Life, refuse_breakpoints
 from ordmap.engine import blocks, channel
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
@@ -55,7 +55,7 @@ from ordmap.engine.message import (
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
 from ordmap.engine.wear import Wear
-from ordmap.outcome import Raised, pack
+from ordmap.outcome import Raised, end_child, pack
 
 __all__ = ["Held", "Seat", "leashed", "work"]
 
@@ -174,10 +174,6 @@ def _stray() -> None:
         faulthandler.disable()  # a crash of this one is none of the worker's
 
 
-def _say_no_breakpoint(*_: object, **__: object) -> NoReturn:
-    raise RuntimeError("breakpoint() can't reach the terminal from a worker process: use backend='serial'")
-
-
 def _stay() -> None:
     """Note that this process is a worker, and no item's child, which a worker within a worker is, too."""
     global _forked
@@ -253,8 +249,7 @@ class _Worker:
     def _begin(self) -> None:
         _compute_in_one_thread()
         keep_freed_memory()
-        if sys.breakpointhook is sys.__breakpointhook__ and not os.environ.get("PYTHONBREAKPOINT"):
-            sys.breakpointhook = _say_no_breakpoint
+        refuse_breakpoints()
         life = self._seat.life
         fault: BaseException | None = None
         if life.initializer is not None:
@@ -429,7 +424,7 @@ class _Worker:
                 error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
                 result = Raised(error)
             if _forked:
-                os._exit(0)  # the item forked, and this is its child, which nobody told to end
+                end_child(result)
             if type(result) is not int and id(type(result)) not in _PLAIN:
                 kind = ANSWER
                 box = [result]
@@ -477,7 +472,10 @@ class _Worker:
         return compute, keys if order.patient or len(keys) <= self._wear.left else keys[: self._wear.left]
 
     def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:
-        """Send the outcomes of a chunk, and the blocks that they lie in."""
+        """Send the outcomes of the chunk in hand, and the blocks that they lie in."""
+        if self._ending:  # and somebody's code has caught what was to end this worker
+            raise _Stop
+        self._row[4] = self._row[0]
         data = pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL)
         try:
             letter = _letter(head, data)

@@ -1,0 +1,84 @@
+"""What this process may use of the machine: what a container or a batch system allows, not what the machine has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+__all__ = ["free_memory", "read_text", "usable_cores"]
+
+
+def read_text(path: str) -> str:
+    """Return the content of one of the system's small files, without the cost of importing ``pathlib``."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+        return file.read()
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, at least 1: its affinity, cut by its cgroup's quota."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = (_quota(group) for group in _control_groups("cpu"))
+    return max(1, min([affinity, *(int(quota) for quota in quotas if quota is not None)]))
+
+
+def free_memory() -> int:
+    """Return about how many bytes can still be had: the machine's free memory, cut by its cgroup's limit (Linux)."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        free = 1024 * int(_entry("/proc/meminfo", "MemAvailable:"))
+    lefts = (_memory_left(group) for group in _control_groups("memory"))
+    return max(0, min([free, *(left for left in lefts if left is not None)]))
+
+
+def _control_groups(controller: str) -> Iterator[str]:
+    """Yield the folder of this process's control group, and of each above it, which may limit it, too (Linux)."""
+    try:
+        lines = read_text("/proc/self/cgroup").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # cgroup v2
+            root = "/sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            root = f"/sys/fs/cgroup/{controller}"
+        else:
+            continue
+        group = f"{root}/{path.strip('/')}".rstrip("/")
+        while True:
+            yield group
+            if group == root:
+                break
+            group = group.rpartition("/")[0]
+
+
+def _quota(group: str) -> float | None:
+    """Return a group's limit in cores."""
+    for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join(read_text(f"{group}/{name}") for name in files).split()
+        except (OSError, ValueError):
+            continue
+        if quota not in {"max", "-1"}:
+            return max(1.0, int(quota) / int(period))
+    return None
+
+
+def _memory_left(group: str) -> int | None:
+    """Return the bytes that a group may still have, with those of files that it would be given for new ones."""
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            left = int(read_text(f"{group}/{limit}")) - int(read_text(f"{group}/{used}"))
+            return left + int(_entry(f"{group}/memory.stat", cached))
+        except (OSError, StopIteration, ValueError):  # there is none
+            continue
+    return None
+
+
+def _entry(path: str, name: str) -> str:
+    """Return the number that stands behind a name in a file of such lines."""
+    return next(line.split()[1] for line in read_text(path).splitlines() if line.split()[0] == name)
