@@ -1,7 +1,7 @@
 """Chaos: workers are killed, stopped and starved of memory at random moments, and every item comes all the same.
 
 ``python tests/stress/chaos.py --seconds 600 --kills 10000`` goes on until both are reached, and prints what happened.
-``pytest -m stress`` runs a short form (``--stress-seconds`` and ``--stress-kills`` make it longer).
+The suite has a short form (``pytest -m stress --stress-seconds … --stress-kills …`` makes it longer).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ordmap import Processes, Spawn, ordered_imap
+from ordmap.engine.board import ITEM
 
 #: Seconds between two deaths of workers that have not computed anything yet. Many in a row can't be told from workers
 #: that can't begin, and that is an error.
@@ -112,20 +113,22 @@ class Report:
 
 
 class Killer(threading.Thread):
-    """Kills and stops this process's children at random, until it is told to end."""
+    """Kills and stops this process's children at random, but for those that are spared, until it is told to end."""
 
-    def __init__(self, report: Report, chance: random.Random) -> None:
+    def __init__(self, report: Report, chance: random.Random, spared: set[int]) -> None:
         super().__init__(name="killer", daemon=True)
         self.report = report
         self.chance = chance
+        self.spared = spared
         self.over = threading.Event()
         self.pool = Processes(1)  # that is in use now
+        self.pause = 0.06  # seconds between two blows, at the most
 
     def run(self) -> None:
         young_again = 0.0
-        while not self.over.wait(self.chance.random() * 0.06):
+        while not self.over.wait(self.chance.random() * self.pause):
             now = time.monotonic()
-            present = [*children()]
+            present = [*(children() - self.spared)]
             if not present:
                 continue
             pid = self.chance.choice(present)
@@ -150,7 +153,8 @@ class Killer(threading.Thread):
         with contextlib.suppress(ValueError):  # the crew ends
             for worker in crew._staff if crew is not None else ():
                 if worker.pid == pid:
-                    return not (worker.proven or crew.board.row(worker.number)[0])
+                    serial, state, *_ = crew.board.row(worker.number)
+                    return not (worker.proven or (serial and state >= ITEM))
         return True
 
 
@@ -162,6 +166,7 @@ def one_round(report: Report, killer: Killer, chance: random.Random, until: floa
     make = Spawn if chance.random() < 0.1 else Processes
     pool = make(workers, max_items_per_worker=chance.choice([None, None, 100]))
     killer.pool = pool
+    killer.pause = 0.3 if make is Spawn else 0.06  # a fresh interpreter needs time to get anywhere
     report.backends[pool.name] += 1
     iterator = ordered_imap(
         items,
@@ -200,7 +205,7 @@ def run(seconds: float, kills: int, seed: int, *, quiet: bool = True) -> Report:
     before = children(), descriptors(), set(threading.enumerate())
     report, chance = Report(), random.Random(seed)
     began = said = time.monotonic()
-    killer = Killer(report, random.Random(~seed))
+    killer = Killer(report, random.Random(~seed), spared=before[0])
     killer.start()
     try:
         while time.monotonic() < began + seconds or report.kills < kills:

@@ -1,4 +1,4 @@
-"""`chaos` as a test, on request: ``pytest -m stress``, for as long as ``--stress-seconds`` and ``--stress-kills`` say."""
+"""`chaos` as a test: short, or for as long as ``--stress-seconds`` and ``--stress-kills`` say."""
 
 from __future__ import annotations
 
