@@ -2,7 +2,7 @@
 """Set up and run: all that a fresh clone needs is this file and Python 3.11 or newer.
 
 python3 .ci/dev.py demo [ARGS…]   set up .venv, and run `ordmap demo ARGS`
-python3 .ci/dev.py test [ARGS…]   set up .venv with what the tests need, and run `pytest ARGS`
+python3 .ci/dev.py test [ARGS…]   set up .venv with what the tests need, and run `pytest ARGS`, a process for each core
 python3 .ci/dev.py test-torch     set up .venv with PyTorch as well, and run the tests that need it
 python3 .ci/dev.py check          lint, types and docs
 
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
         return last([str(PYTHON), "-m", "ordmap", "demo", *rest], at_root=False)
     if command == "test":
         set_up(["test"])
-        return last([str(PYTHON), "-m", "pytest", *rest])
+        return last([str(PYTHON), "-m", "pytest", "-n", "logical", "--maxprocesses", "4", *rest])
     if command == "test-torch" and not rest:
         set_up(["test", "torch"])
         return last([str(PYTHON), "-m", "pytest", "tests/test_torch.py"])
