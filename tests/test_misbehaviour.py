@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import multiprocessing
 import os
 import re
@@ -138,6 +139,23 @@ def test_whatever_an_item_raises_costs_that_item_alone(make, how):
     error = all_but(3, gathered(ordered_map(work, range(12), backend=make(2), chunksize=5)), range(12))
     assert said(error) == expected
     assert isinstance(error, RemoteError) == (how in ENDING)
+
+
+@pytest.fixture
+def tracebacks_travel():
+    before = dict(copyreg.dispatch_table)
+    pytest.importorskip("tblib.pickling_support").install(RecursionError)
+    yield
+    copyreg.dispatch_table.clear()
+    copyreg.dispatch_table.update(before)
+
+
+@everywhere
+def test_a_deep_recursion_is_raised_where_dask_has_exceptions_bring_their_tracebacks(make, tracebacks_travel):
+    def work(index):
+        return recurse() if index == 3 else index
+
+    assert type(all_but(3, gathered(ordered_map(work, range(6), backend=make(2))), range(6))) is RecursionError
 
 
 @everywhere

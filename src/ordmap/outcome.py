@@ -374,15 +374,28 @@ def _pickled_exception(error: BaseException) -> bytes | None:
     An exception's own way to pickle calls its class with ``args``, and fails, or doubles its message, when the class
     has a constructor of its own. We leave that constructor out: it ran once already.
     """
-    try:
-        kind = type(error)
-        if isinstance(kind.__init__, FunctionType) and not _reduces_itself(kind):
-            args, state = (*error.__reduce_ex__(pickle.HIGHEST_PROTOCOL), None)[1:3]
-            slots = {name: getattr(error, name) for name in copyreg._slotnames(kind) if hasattr(error, name)}  # type: ignore[attr-defined]
-            return _serialise((_rebuilt, (kind, args, {**slots, **(state or {})})))
-        return _serialise((_itself, (error,)))
-    except BaseException:  # a user's __reduce__ may raise anything
-        return None
+    kind = type(error)
+    ways = [_whole]
+    if not _reduces_itself(kind):
+        # What else comes with it, such as the traceback that Dask has every exception bring, may keep it from it.
+        ways = [_parts] if isinstance(kind.__init__, FunctionType) else [_whole, _parts]
+    for way in ways:
+        try:
+            return _serialise(way(error))
+        except BaseException:  # noqa: S112  a user's __reduce__ may raise anything
+            continue
+    return None
+
+
+def _whole(error: BaseException) -> tuple[Any, ...]:
+    return _itself, (error,)
+
+
+def _parts(error: BaseException) -> tuple[Any, ...]:
+    kind = type(error)
+    args, state = (*error.__reduce_ex__(pickle.HIGHEST_PROTOCOL), None)[1:3]
+    slots = {name: getattr(error, name) for name in copyreg._slotnames(kind) if hasattr(error, name)}  # type: ignore[attr-defined]
+    return _rebuilt, (kind, args, {**slots, **(state or {})})
 
 
 def _reduces_itself(kind: type[BaseException]) -> bool:
