@@ -68,7 +68,16 @@ def check() -> int:
     code = 0
     for check in (
         ["ruff", "check", "."],
-        ["ruff", "check", "--isolated", "--select", "F", "tests", "benchmarks"],  # names that are wrong or not used
+        [
+            "ruff",
+            "check",
+            "--isolated",
+            "--select",
+            "F",
+            "tests",
+            "benchmarks",
+            "examples",
+        ],  # names that are wrong or not used
         ["ruff", "format", "--check", "."],
         ["mypy"],
         ["sphinx", "-W", "-n", "-q", "docs", "docs/_build/html"],

@@ -14,7 +14,7 @@ SOURCE = Path(ordmap.__file__).parent
 
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
-    {"dataset", "errors", "interrupts", "placing", "policy", "resources", "sizes"},
+    {"dataset", "errors", "interrupts", "placing", "policy", "resources", "shuffle", "sizes"},
     {"outcome", "pace", "indices", "limit"},
     {"backends.promises"},
     {"backends"},

@@ -43,3 +43,20 @@ def test_the_failures_say_what_became_of_ours_and_of_a_peer():
     ours = [line for line in done.stdout.splitlines() if line.startswith('| **ordmap** `"processes"` |')]
     assert [line.split(" | ")[1] for line in ours] == ["item error, went on"] * 2 + ["all ended"]
     assert done.stdout.count("| `ProcessPoolExecutor`, a window over it | error, ") == 2
+
+
+def test_a_shuffled_epoch_is_measured_beside_lists():
+    command = [
+        sys.executable,
+        BENCHMARKS / "shuffle.py",
+        "5000",
+        "10000000",
+        "--repeats",
+        "1",
+        "--most-bytes",
+        "1000000",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("ordmap, shuffled") == done.stdout.count("would hold") == 2
+    assert len(done.stdout.splitlines()) == 9

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from ordmap.backends import BACKENDS, Backend
 from ordmap.dataset import Dataset
-from ordmap.errors import BackendUnavailableError, ItemTimeoutError, OrdmapError, RemoteError, WorkerDiedError
+from ordmap.errors import (
+    BackendUnavailableError,
+    CheckpointError,
+    ItemTimeoutError,
+    OrdmapError,
+    RemoteError,
+    WorkerDiedError,
+)
 from ordmap.imap import ordered_imap, ordered_map
 from ordmap.iterator import OrderedIterator, Stats
 from ordmap.placing import empty, empty_like
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "BackendUnavailableError",
+    "CheckpointError",
     "Dataset",
     "Failure",
     "FromExecutor",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "BackendUnavailableError",
+    "CheckpointError",
     "ItemTimeoutError",
     "OrdmapError",
     "RemoteError",
@@ -98,3 +99,7 @@ class ItemTimeoutError(OrdmapError, TimeoutError):
 
 class BackendUnavailableError(OrdmapError):
     """The backend can't be used here; the message says what to install or to write instead."""
+
+
+class CheckpointError(OrdmapError):
+    """A state that is not of such an iterator, or that comes too late for it."""

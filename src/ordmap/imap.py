@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, get_args, overload
 
 from ordmap.backends import Backend, resolve
 from ordmap.dataset import Dataset
-from ordmap.indices import Arguments, Indices, Source, check_indices
+from ordmap.indices import Arguments, Indices, Shard, Source, check_indices
 from ordmap.iterator import OrderedIterator, Settings
 from ordmap.pace import Budget
 from ordmap.policy import Failure, OnError, checked
@@ -27,6 +28,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 F = TypeVar("F")
 
+#: What becomes of the items of an epoch that are too few for one more in each shard.
+Rest = Literal["drop", "pad", "keep"]
+
 
 class _Options(TypedDict, total=False):
     """What both calls take by name, beside ``on_error``, which their types depend on."""
@@ -39,6 +43,9 @@ class _Options(TypedDict, total=False):
 
 class _ImapOptions(_Options, total=False):
     epochs: int | None
+    shuffle: bool
+    seed: int | None
+    shard: tuple[int, int] | tuple[int, int, Rest] | None
     indices: Iterable[int] | Callable[[int], Iterable[int]] | None
 
 
@@ -82,6 +89,9 @@ def ordered_imap(
     *,
     backend: str | Backend | Executor = "processes",
     epochs: int | None = 1,
+    shuffle: bool = False,
+    seed: int | None = None,
+    shard: tuple[int, int] | tuple[int, int, Rest] | None = None,
     indices: Iterable[int] | Callable[[int], Iterable[int]] | None = None,
     chunksize: int | None = None,
     item_timeout: float | None = None,
@@ -111,6 +121,14 @@ def ordered_imap(
         backend: ``"processes"``, ``"threads"``, ``"spawn"``, ``"serial"``, a configured backend such as
             ``Processes(4)``, or any ``concurrent.futures.Executor``, which is borrowed and never shut down.
         epochs: How many times the dataset is gone through; ``None``: again and again, for ever.
+        shuffle: Whether each epoch has an order of its own, drawn at random from all there are. It takes no memory to
+            speak of, and no time to begin, however long the dataset is.
+        seed: A whole number that gives these orders, with the epoch and the length of the dataset: the same on every
+            machine and in every version of Python. ``None``: another each time.
+        shard: ``(rank, world)``: only every ``world``-th item of each epoch, from the ``rank``-th on (0, 1, …), after
+            the shuffle: together the ``world`` shards are the epoch. Where that is uneven some shards have one item
+            more; with ``(rank, world, "drop")`` the last few of the epoch are left out, with ``(rank, world, "pad")``
+            its first few come again.
         indices: Which items in which order, in place of ``range(len(dataset))``: an iterable, possibly infinite, or a
             function from the epoch (0, 1, …) to one.
         chunksize: How many items travel together; ``None``: adapted to their duration and size.
@@ -143,14 +161,21 @@ def ordered_imap(
     _check_dataset(dataset)
     if epochs is not None:
         epochs = _whole("epochs", epochs, least=0, instead="epochs=None cycles for ever")
+    part = _shard(shard)
+    by_chance = seed is None
+    seed = _seed_of_order(shuffle, seed, indices, part)
     if indices is not None:
         _check_order(indices, dataset, epochs)
     elif epochs is None and not len(dataset):
         raise ValueError("the dataset is empty, and with epochs=None that would go on for ever without an item")
+    elif epochs is None and not part.positions(len(dataset)):
+        raise ValueError(
+            f"shard={shard} of {len(dataset)} items is empty, and with epochs=None that would go on for ever"
+        )
     return _iterator(
         partial(operator.getitem, dataset),
         dataset,
-        Indices(dataset, epochs, indices),
+        Indices(dataset, epochs, indices, seed, part, by_chance=by_chance),
         workers,
         prefetch,
         backend,
@@ -301,6 +326,42 @@ def _check_order(indices: object, dataset: Dataset[Any], epochs: int | None) -> 
             "an iterator of indices can be gone through once only: for several epochs "
             "write a function, indices=lambda epoch: …, or leave epochs=1"
         )
+
+
+def _shard(shard: object) -> Shard:
+    """Return the shard that an argument asks for, or refuse it."""
+    if shard is None:
+        return Shard()
+    instead = "write shard=(rank, world), such as shard=(0, 4) for the first of four"
+    if not isinstance(shard, tuple | list) or len(shard) not in {2, 3}:
+        raise TypeError(f"shard must be a pair of whole numbers or None, not {shard!r}; {instead}")
+    rank = _whole("the rank of shard", shard[0], least=0, instead=instead, optional=False)
+    world = _whole("the world of shard", shard[1], least=1, instead=instead, optional=False)
+    if rank >= world:
+        raise ValueError(f"shard={shard!r}: the ranks of {world} shards are 0 to {world - 1}")
+    rest = shard[2] if len(shard) == 3 else "keep"  # noqa: PLR2004
+    if rest not in get_args(Rest):
+        raise ValueError(f"shard={shard!r}: what becomes of the rest is 'drop', 'pad' or 'keep', not {rest!r}")
+    return Shard(rank, world, rest)
+
+
+def _seed_of_order(shuffle: object, seed: object, indices: object, shard: Shard) -> int | None:
+    """Return the seed of the shuffle, ``None`` where there is none, or refuse what doesn't fit together."""
+    if not isinstance(shuffle, bool):
+        raise TypeError(f"shuffle must be True or False, not {shuffle!r}; the seed of the shuffle is seed=")
+    if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
+        raise TypeError(f"seed must be a whole number or None, not {seed!r}")
+    if not shuffle:
+        if seed is not None:
+            raise ValueError(f"seed={seed} has nothing to seed: it is for shuffle=True")
+        return None
+    if indices is not None:
+        raise ValueError("indices are an order already: shuffle them yourself, or leave out one of the two")
+    if seed is not None:
+        return operator.index(seed)
+    if shard.world > 1:
+        raise ValueError("the shards of a shuffle need one seed, the same for all ranks: write seed=…")
+    return int.from_bytes(os.urandom(8))
 
 
 def _whole(name: str, value: object, *, least: int, instead: str, optional: bool = True) -> int:

@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from ordmap.errors import CheckpointError
 from ordmap.interrupts import came_by_a_signal
 
-__all__ = ["Arguments", "Chunk", "Indices", "Source", "check_indices"]
+if TYPE_CHECKING:
+    from ordmap.shuffle import Permutation
+
+__all__ = ["Arguments", "Chunk", "Indices", "Place", "Shard", "Source", "check_indices"]
 
 #: Once the pulls for a chunk have taken this long (seconds) the source is slow: what there is goes to the workers.
 _SLOW = 0.001
 
 
+class Place(NamedTuple):
+    """Which item: the ``position``-th of an epoch, counted from 0; there may be none there, at the end."""
+
+    epoch: int
+    position: int
+
+
 class Chunk:
     """Some items that follow each other: what the dataset (or function) is called with, and their indices.
 
-    ``error`` is set for an item that can't be computed, since its index is not valid: a chunk of one.
+    ``start`` is the position of the first in its epoch. ``error`` is set for an item that can't be computed, since its
+    index is not valid: a chunk of one.
     """
 
-    __slots__ = ("epoch", "error", "indices", "keys")
+    __slots__ = ("epoch", "error", "indices", "keys", "start")
 
     def __init__(
-        self, keys: Sequence[Any], indices: Sequence[int], epoch: int = 0, error: Exception | None = None
+        self, keys: Sequence[Any], indices: Sequence[int], start: int, epoch: int = 0, error: Exception | None = None
     ) -> None:
         self.keys = keys
         self.indices = indices
+        self.start = start
         self.epoch = epoch
         self.error = error
 
@@ -36,7 +50,7 @@ class Chunk:
 
     def part(self, start: int, stop: int) -> Chunk:
         """Return some of the items, as a chunk of their own."""
-        return Chunk(self.keys[start:stop], self.indices[start:stop], self.epoch)
+        return Chunk(self.keys[start:stop], self.indices[start:stop], self.start + start, self.epoch)
 
     def rest(self, done: int, size: int) -> list[Chunk]:
         """Return what is left after ``done`` items, in chunks of at most ``size``."""
@@ -57,6 +71,18 @@ class Source(Protocol):
 
     def remaining(self) -> int | None:
         """Return the number of items not taken yet; ``None`` where that can't be known."""
+
+    def place(self) -> Place:
+        """Return the place of the item that is taken next."""
+
+    def adopt(self, state: Mapping[str, Any]) -> None:
+        """Take over, of a state's identity, what was left to chance here."""
+
+    def resume(self, place: Place) -> None:
+        """Go on from a place; before anything is taken."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what this source has in common with all that give the same items: plain values by name."""
 
     def close(self) -> None:
         """Take no more, and close what is pulled from."""
@@ -111,23 +137,69 @@ class _Puller:
         close_generator(self._source)
 
 
+class Shard(NamedTuple):
+    """Every ``world``-th position of an epoch, from ``rank`` on. ``rest``: what becomes of an uneven one.
+
+    ``"keep"``: some shards have one more; ``"drop"``: the last few of the epoch are left out; ``"pad"``: the first few
+    stand at its end once more.
+    """
+
+    rank: int = 0
+    world: int = 1
+    rest: str = "keep"
+
+    def positions(self, length: int) -> range:
+        """Return the positions in an epoch of this length, as those of a longer one that begins anew where padded."""
+        uneven = length % self.world
+        if self.rest == "drop":
+            length -= uneven
+        elif self.rest == "pad" and uneven:
+            length += self.world - uneven
+        return range(self.rank, length, self.world)
+
+    def share(self, order: Iterable[int]) -> Iterable[int]:
+        """Return this shard's part of an order of somebody's."""
+        if self.world == 1:
+            return order
+        if self.rest == "keep":
+            return islice(order, self.rank, None, self.world)
+        if not isinstance(order, Sized):
+            raise TypeError(
+                f"the rest {self.rest!r} of a shard needs to know how many indices there are, and {order!r} has no "
+                f"length: give a list, or shard=({self.rank}, {self.world}, 'keep')"
+            )
+        listed: Any = order if hasattr(order, "__getitem__") else list(order)
+        return (listed[position % len(listed)] for position in self.positions(len(listed)))
+
+
 class Indices:
-    """The indices of a dataset, for ``epochs`` epochs (``None``: for ever); its length is read at the first of them."""
+    """The indices of a dataset, for ``epochs`` epochs (``None``: for ever); its length is read at the first of them.
+
+    With a ``seed``, maybe one drawn ``by_chance``, each epoch is shuffled, in a way that this and its number give; what
+    counts of an epoch is its ``shard``.
+    """
 
     def __init__(
         self,
         dataset: Sized,
         epochs: int | None,
         indices: Iterable[int] | Callable[[int], Iterable[int]] | None = None,
+        seed: int | None = None,
+        shard: Shard = Shard(),  # noqa: B008  it can't be changed
+        *,
+        by_chance: bool = False,
     ) -> None:
         self._dataset = dataset
         self._length: int | None = None
         self._epochs = epochs
         self._indices = indices
+        self._seed = seed
+        self._shard = shard
+        self._by_chance = by_chance
         self._epoch = 0
         self._taken = 0  # of this epoch
         self.may_wait = not (indices is None or isinstance(indices, Sequence))
-        self._order: range | _Puller | None = None
+        self._order: range | Permutation | _Puller | None = None
 
     def take(self, most: int) -> Chunk | None:
         if self._length is None:
@@ -148,22 +220,57 @@ class Indices:
         return None
 
     def remaining(self) -> int | None:
-        if self._epochs is None:
+        an_epoch = self._length_of_epoch()
+        if self._epochs is None or an_epoch is None:
             return None
+        return max(0, (self._epochs - self._epoch) * an_epoch - self._taken)
+
+    def place(self) -> Place:
+        return Place(self._epoch, self._taken)
+
+    def adopt(self, state: Mapping[str, Any]) -> None:
+        if self._by_chance and self._seed is not None and type(state.get("seed")) is int:
+            self._seed = state["seed"]
+
+    def resume(self, place: Place) -> None:
+        if self._epochs is not None and place > (self._epochs, 0):
+            raise CheckpointError(f"the state is of epoch {place.epoch}, and there are {self._epochs}, from 0 on")
+        known = self._length_of_epoch()
+        if known is not None and place.position > known:
+            raise CheckpointError(f"the state is of position {place.position} in an epoch of {known} items")
+        self._epoch, self._taken = place
+
+    def identity(self) -> dict[str, Any]:
+        order = self._indices
+        named: Any = order if callable(order) and hasattr(order, "__qualname__") else type(order)
+        return {
+            "length": len(self._dataset) if self._length is None else self._length,
+            "seed": self._seed,
+            "shard": list(self._shard),
+            "indices": None if order is None else f"{named.__module__}.{named.__qualname__}",
+            "number of indices": len(order) if not callable(order) and isinstance(order, Sized) else None,
+        }
+
+    def _length_of_epoch(self) -> int | None:
+        """Return the number of items in each epoch, where that is known."""
         if self._indices is None:
             an_epoch = len(self._dataset) if self._length is None else self._length
         elif not callable(self._indices) and isinstance(self._indices, Sized):
             an_epoch = len(self._indices)
         else:
             return None
-        return max(0, (self._epochs - self._epoch) * an_epoch - self._taken)
+        return len(self._shard.positions(an_epoch))
 
     def close(self) -> None:
         self._epochs = 0
         if isinstance(self._order, _Puller):
             self._order.close()
 
-    def _open(self, length: int) -> range | _Puller:
+    def _open(self, length: int) -> range | Permutation | _Puller:
+        if self._seed is not None:
+            from ordmap.shuffle import Permutation  # most do without
+
+            return Permutation(length, self._seed, self._epoch)
         order = self._indices
         if callable(order):
             order = order(self._epoch)
@@ -174,13 +281,14 @@ class Indices:
         if isinstance(order, range):
             check_indices(order, length)
             return order
-        return _Puller(order)
+        return _Puller(islice(self._shard.share(order), self._taken, None))
 
-    def _cut(self, order: range | _Puller, most: int, length: int) -> Chunk | None:
+    def _cut(self, order: range | Permutation | _Puller, most: int, length: int) -> Chunk | None:
         """Take a chunk of this epoch's order; ``None``: it is over."""
-        if isinstance(order, range):
-            part = order[self._taken : self._taken + most]
-            return Chunk(part, part, self._epoch) if part else None
+        if not isinstance(order, _Puller):
+            positions = self._shard.positions(len(order))[self._taken : self._taken + most]
+            part = _at(order, positions)
+            return Chunk(part, part, self._taken, self._epoch) if part else None
         given = order.pull(most)
         keys: list[int] = []
         for key in given:
@@ -191,8 +299,20 @@ class Indices:
                     order.put_back(given[len(keys) :])
                     break
                 order.put_back(given[1:])
-                return Chunk(given[:1], given[:1], self._epoch, error)
-        return Chunk(keys, keys, self._epoch) if keys else None
+                return Chunk(given[:1], given[:1], self._taken, self._epoch, error)
+        return Chunk(keys, keys, self._taken, self._epoch) if keys else None
+
+
+def _at(order: range | Permutation, positions: range) -> Sequence[int]:
+    """Return what stands at these positions of an order; at those beyond it, it begins anew."""
+    length = len(order)
+    if positions and positions[-1] >= length:
+        within = range(positions.start, length, positions.step)
+        anew = (position % length for position in positions[len(within) :])
+        return [*_at(order, within), *(_at(order, range(position, position + 1))[0] for position in anew)]
+    if isinstance(order, range):
+        return order[positions.start : positions.stop : positions.step]
+    return order.at(positions)
 
 
 class Arguments:
@@ -208,24 +328,52 @@ class Arguments:
 
     def take(self, most: int) -> Chunk | None:
         if self._puller is None:
-            self._pulled = [iter(iterable) for iterable in self._iterables]
+            self._pulled = [_iterated(iterable, self._taken) for iterable in self._iterables]
             self._puller = _Puller(zip(*self._pulled, strict=self._strict))
         keys = self._puller.pull(most)
         if not keys:
             return None
         start, self._taken = self._taken, self._taken + len(keys)
-        return Chunk(keys, range(start, self._taken))
+        return Chunk(keys, range(start, self._taken), start)
 
     def remaining(self) -> int | None:
         if not all(isinstance(iterable, Sized) for iterable in self._iterables):
             return None
         return max(0, min(len(iterable) for iterable in self._iterables if isinstance(iterable, Sized)) - self._taken)
 
+    def place(self) -> Place:
+        return Place(0, self._taken)
+
+    def adopt(self, state: Mapping[str, Any]) -> None:
+        del state  # nothing is
+
+    def resume(self, place: Place) -> None:
+        if place.epoch:
+            raise CheckpointError(f"the state is of epoch {place.epoch}, and ordered_map has but one")
+        remaining = self.remaining()
+        if remaining is not None and place.position > remaining:
+            raise CheckpointError(f"the state is of position {place.position}, and there are {remaining} items")
+        self._taken = place.position
+
+    def identity(self) -> dict[str, Any]:
+        lengths = [len(one) if isinstance(one, Sequence) else None for one in self._iterables]
+        return {"lengths": lengths}
+
     def close(self) -> None:
         self._puller = _Puller(())
         pulled, self._pulled = self._pulled, []
         for source in pulled:
             close_generator(source)
+
+
+def _iterated(iterable: Iterable[Any], start: int) -> Iterator[Any]:
+    """Return an iterator over an iterable, past its first items: those of a sequence are not looked at."""
+    if isinstance(iterable, Sequence) and start:
+        return map(iterable.__getitem__, range(start, len(iterable)))
+    iterator = iter(iterable)
+    if start:
+        next(islice(iterator, start, start), None)
+    return iterator
 
 
 def close_generator(source: object) -> None:

@@ -7,13 +7,13 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from ordmap.backends import Backend, Job
 from ordmap.dropping import close_dropped, close_run
-from ordmap.errors import OrdmapError
-from ordmap.indices import Source
+from ordmap.errors import CheckpointError, OrdmapError
+from ordmap.indices import Place, Source
 from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
 from ordmap.policy import Failure, OnError, stand_in
@@ -24,6 +24,9 @@ __all__ = ["OrderedIterator", "Settings", "Stats"]
 T_co = TypeVar("T_co", covariant=True)
 
 _END = object()
+
+#: Of what `OrderedIterator.state_dict` gives.
+_VERSION = 1
 
 
 class Settings(NamedTuple):
@@ -157,6 +160,46 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
 
     def __bool__(self) -> bool:
         return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where this iterator is: what JSON can hold, for `load_state_dict`.
+
+        What was given counts, with items that raised or were skipped; what was computed ahead does not. It costs some
+        microseconds; another thread's ``next()`` is waited for. In a signal's handler it is a ``ValueError`` where that
+        has interrupted ``next()``.
+        """
+        if self._inside == threading.get_ident():
+            raise ValueError("the iterator is computing just now: ask for its state between two items")
+        with self._lock:
+            source = self._settings.source
+            epoch, position = source.place() if self._window is None else self._window.place()
+            return {"version": _VERSION, "epoch": epoch, "position": position, **source.identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another iterator was, with the item after the last that it gave; before the first ``next()``.
+
+        It may have had another backend, and other workers, ``prefetch`` and ``chunksize``; the length of the dataset,
+        its ``seed``, its ``shard`` and the kind of its ``indices`` must be the same. A ``seed`` that was left out is
+        taken over. Indices that are an iterable, and the iterables of `ordered_map` but for sequences, are gone through
+        up to that place.
+
+        Raises:
+            CheckpointError: The state doesn't fit, or this iterator has begun.
+        """
+        if self._window is not None or self._closed:
+            raise CheckpointError("this iterator has begun: load the state into a new one, before its first next()")
+        source = self._settings.source
+        if not isinstance(state, Mapping) or state.get("version") != _VERSION:
+            raise CheckpointError(f"this is no state that state_dict() of this version of ordmap gives: {state!r}")
+        source.adopt(state)
+        for name, ours in source.identity().items():
+            theirs = state.get(name, "missing")
+            if theirs != ours:
+                raise CheckpointError(f"the state has the {name} {theirs!r}, and here it is {ours!r}")
+        epoch, position = state.get("epoch"), state.get("position")
+        if type(epoch) is not int or type(position) is not int or min(epoch, position) < 0:
+            raise CheckpointError(f"the state has the epoch {epoch!r} and the position {position!r}")
+        source.resume(Place(epoch, position))
 
     @property
     def stats(self) -> Stats:

@@ -28,7 +28,7 @@ from typing import Any
 
 from ordmap.backends import Run
 from ordmap.errors import OrdmapError
-from ordmap.indices import Chunk, Source
+from ordmap.indices import Chunk, Place, Source
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer, Raised, are_plain, failed_places, opened
 from ordmap.pace import Pace
@@ -82,6 +82,7 @@ class Window:
         self._source_error: Exception | None = None
         self._woken = False
         self.closed = False
+        self._place: Place | None = None  # where it was closed
         self._finished = 0  # items that have come and are not given out
         self._nbytes = 0.0  # about the bytes of these
         self._given: list[Any] = []  # the results that were given out last, emptied by the iterator
@@ -99,6 +100,16 @@ class Window:
     def delivered(self) -> int:
         """The number of items given out so far, failed ones included."""
         return self._taken_before + self._given_at_first - len(self._given)
+
+    def place(self) -> Place:
+        """Return the place of the next item to be given out."""
+        if self._place is not None:
+            return self._place
+        delivered = self.delivered
+        for slot in self._slots:
+            if slot.position <= delivered < slot.position + len(slot.chunk):
+                return Place(slot.chunk.epoch, slot.chunk.start + delivered - slot.position)
+        return self._source.place()
 
     def remaining(self) -> int | None:
         """Return the number of items not given out yet, as far as the source knows its length."""
@@ -171,6 +182,7 @@ class Window:
 
     def close(self) -> None:
         """Let go of everything."""
+        self._place = self.place()
         self.closed = True
         self._exhausted = True
         self._slots.clear()
