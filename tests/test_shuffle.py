@@ -8,8 +8,10 @@ import random
 import struct
 import time
 import tracemalloc
-from collections import Counter
+from collections import Counter, deque
 
+import numpy as np
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -233,6 +235,14 @@ class Sampler:
         return len(self.order)
 
 
+@pytest.mark.parametrize("rest", ["keep", "drop", "pad"])
+def test_an_order_is_had_as_it_is_iterated_over_whatever_its_keys(rest):
+    labelled = pandas.Series([5, 6, 7, 8], index=[3, 2, 1, 0])
+    for order in (labelled, lambda _: deque([5, 6, 7, 8]), lambda _: dict.fromkeys([5, 6, 7, 8]), np.arange(5, 9)):
+        found = [list(ordered_imap(range(9), 0, indices=order, shard=(rank, 2, rest))) for rank in range(2)]
+        assert found == [[5, 7], [6, 8]]
+
+
 def test_a_shard_of_an_order_without_a_length():
     endless = iter(range(0, 10**9, 2))
     assert [index for _, index in zip(range(4), ordered_imap(range(10**9), 0, indices=endless, shard=(1, 3)), strict=False)] == [2, 8, 14, 20]  # fmt: skip
@@ -301,7 +311,12 @@ def test_an_error_names_the_index_and_not_the_place():
         ({"shard": (-1, 2)}, ValueError, "the rank of shard=-1: it must be at least 0"),
         ({"shard": (2, 2)}, ValueError, "the ranks of 2 shards are 0 to 1"),
         ({"shard": (0, 2, "cut")}, ValueError, "'drop', 'pad' or 'keep', not 'cut'"),
-        ({"shard": (8, 9), "epochs": None}, ValueError, "of 5 items is empty, and with epochs=None"),
+        ({"shard": (8, 9), "epochs": None}, ValueError, "of so few items is empty, and with epochs=None"),
+        ({"shard": (1, 2), "epochs": None, "indices": [0]}, ValueError, "of so few items is empty"),
+        ({"shard": (0, 2, np.arange(2))}, ValueError, "'drop', 'pad' or 'keep', not array"),
+        ({"shard": (0, 2, "pad"), "indices": iter([1])}, TypeError, "no length: give a list, or shard="),
+        ({"shuffle": True, "seed": np.array([3])}, TypeError, "seed must be a whole number or None, not array"),
+        ({"shuffle": True, "seed": 10**5000}, ValueError, "seed has 16,610 bits: it may have 1,024"),
     ],
 )
 def test_refuses(options, error, message):

@@ -28,6 +28,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 F = TypeVar("F")
 
+#: How long the seed may be.
+_SEED_BITS = 1024
+
 #: What becomes of the items of an epoch that are too few for one more in each shard.
 Rest = Literal["drop", "pad", "keep"]
 
@@ -166,16 +169,16 @@ def ordered_imap(
     seed = _seed_of_order(shuffle, seed, indices, part)
     if indices is not None:
         _check_order(indices, dataset, epochs)
+        part.check(indices if not callable(indices) else ())
     elif epochs is None and not len(dataset):
         raise ValueError("the dataset is empty, and with epochs=None that would go on for ever without an item")
-    elif epochs is None and not part.positions(len(dataset)):
-        raise ValueError(
-            f"shard={shard} of {len(dataset)} items is empty, and with epochs=None that would go on for ever"
-        )
+    source = Indices(dataset, epochs, indices, seed, part, by_chance=by_chance)
+    if epochs is None and source.length_of_epoch() == 0:
+        raise ValueError(f"shard={shard} of so few items is empty, and with epochs=None that would go on for ever")
     return _iterator(
         partial(operator.getitem, dataset),
         dataset,
-        Indices(dataset, epochs, indices, seed, part, by_chance=by_chance),
+        source,
         workers,
         prefetch,
         backend,
@@ -340,7 +343,7 @@ def _shard(shard: object) -> Shard:
     if rank >= world:
         raise ValueError(f"shard={shard!r}: the ranks of {world} shards are 0 to {world - 1}")
     rest = shard[2] if len(shard) == 3 else "keep"  # noqa: PLR2004
-    if rest not in get_args(Rest):
+    if not isinstance(rest, str) or rest not in get_args(Rest):
         raise ValueError(f"shard={shard!r}: what becomes of the rest is 'drop', 'pad' or 'keep', not {rest!r}")
     return Shard(rank, world, rest)
 
@@ -349,19 +352,30 @@ def _seed_of_order(shuffle: object, seed: object, indices: object, shard: Shard)
     """Return the seed of the shuffle, ``None`` where there is none, or refuse what doesn't fit together."""
     if not isinstance(shuffle, bool):
         raise TypeError(f"shuffle must be True or False, not {shuffle!r}; the seed of the shuffle is seed=")
-    if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
-        raise TypeError(f"seed must be a whole number or None, not {seed!r}")
+    number = _seed(seed)
     if not shuffle:
-        if seed is not None:
+        if number is not None:
             raise ValueError(f"seed={seed} has nothing to seed: it is for shuffle=True")
         return None
     if indices is not None:
         raise ValueError("indices are an order already: shuffle them yourself, or leave out one of the two")
-    if seed is not None:
-        return operator.index(seed)
-    if shard.world > 1:
+    if number is None and shard.world > 1:
         raise ValueError("the shards of a shuffle need one seed, the same for all ranks: write seed=…")
-    return int.from_bytes(os.urandom(8))
+    return int.from_bytes(os.urandom(8)) if number is None else number
+
+
+def _seed(seed: object) -> int | None:
+    if seed is None:
+        return None
+    try:
+        number = operator.index(seed)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(seed, bool):
+        raise TypeError(f"seed must be a whole number or None, not {seed!r}")
+    if number.bit_length() > _SEED_BITS:
+        raise ValueError(f"seed has {number.bit_length():,} bits: it may have {_SEED_BITS:,}")
+    return number
 
 
 def _whole(name: str, value: object, *, least: int, instead: str, optional: bool = True) -> int:

@@ -60,10 +60,12 @@ class Chunk:
 class Source(Protocol):
     """Where the window's items come from.
 
-    ``may_wait``: taking from it runs somebody's code, which may take its time, or wait for an earlier answer. Where it
-    doesn't, a pull that took long was only interrupted.
+    ``by_chance``: what of its identity was drawn here, and may be another's. ``may_wait``: taking from it runs
+    somebody's code, which may take its time, or wait for an earlier answer. Where it doesn't, a pull that took long was
+    only interrupted.
     """
 
+    by_chance: frozenset[str]
     may_wait: bool
 
     def take(self, most: int) -> Chunk | None:
@@ -75,11 +77,8 @@ class Source(Protocol):
     def place(self) -> Place:
         """Return the place of the item that is taken next."""
 
-    def adopt(self, state: Mapping[str, Any]) -> None:
-        """Take over, of a state's identity, what was left to chance here."""
-
-    def resume(self, place: Place) -> None:
-        """Go on from a place; before anything is taken."""
+    def resume(self, place: Place, identity: Mapping[str, Any]) -> None:
+        """Go on from a place of a source with that identity; before anything is taken."""
 
     def identity(self) -> dict[str, Any]:
         """Return what this source has in common with all that give the same items: plain values by name."""
@@ -157,19 +156,24 @@ class Shard(NamedTuple):
             length += self.world - uneven
         return range(self.rank, length, self.world)
 
-    def share(self, order: Iterable[int]) -> Iterable[int]:
-        """Return this shard's part of an order of somebody's."""
-        if self.world == 1:
-            return order
-        if self.rest == "keep":
-            return islice(order, self.rank, None, self.world)
-        if not isinstance(order, Sized):
+    def share(self, order: Iterable[int], start: int) -> Iterable[int]:
+        """Return this shard's part of an order of somebody's, from a position of that on."""
+        kind = type(order)
+        listed: Any = order
+        if kind not in {list, tuple} and kind.__name__ != "ndarray":  # which alone are surely had by position
+            if self.world == 1 or self.rest == "keep":
+                return _past(islice(order, self.rank, None, self.world), start)
+            self.check(order)
+            listed = list(order)
+        return (listed[position % len(listed)] for position in self.positions(len(listed))[start:])
+
+    def check(self, order: object) -> None:
+        """Refuse an order whose rest can't be known."""
+        if self.world > 1 and self.rest != "keep" and _length(order) is None:
             raise TypeError(
                 f"the rest {self.rest!r} of a shard needs to know how many indices there are, and {order!r} has no "
                 f"length: give a list, or shard=({self.rank}, {self.world}, 'keep')"
             )
-        listed: Any = order if hasattr(order, "__getitem__") else list(order)
-        return (listed[position % len(listed)] for position in self.positions(len(listed)))
 
 
 class Indices:
@@ -195,7 +199,7 @@ class Indices:
         self._indices = indices
         self._seed = seed
         self._shard = shard
-        self._by_chance = by_chance
+        self.by_chance = frozenset({"seed"}) if by_chance and seed is not None else frozenset()
         self._epoch = 0
         self._taken = 0  # of this epoch
         self.may_wait = not (indices is None or isinstance(indices, Sequence))
@@ -214,13 +218,11 @@ class Indices:
             if self._epochs is None and not self._taken:
                 self._epochs = 0
                 raise ValueError(f"epoch {self._epoch} has no indices; with epochs=None that would go on for ever")
-            self._epoch += 1
-            self._taken = 0
-            self._order = None
+            self._epoch, self._taken, self._order = self._epoch + 1, 0, None
         return None
 
     def remaining(self) -> int | None:
-        an_epoch = self._length_of_epoch()
+        an_epoch = self.length_of_epoch()
         if self._epochs is None or an_epoch is None:
             return None
         return max(0, (self._epochs - self._epoch) * an_epoch - self._taken)
@@ -228,38 +230,35 @@ class Indices:
     def place(self) -> Place:
         return Place(self._epoch, self._taken)
 
-    def adopt(self, state: Mapping[str, Any]) -> None:
-        if self._by_chance and self._seed is not None and type(state.get("seed")) is int:
-            self._seed = state["seed"]
-
-    def resume(self, place: Place) -> None:
+    def resume(self, place: Place, identity: Mapping[str, Any]) -> None:
         if self._epochs is not None and place > (self._epochs, 0):
             raise CheckpointError(f"the state is of epoch {place.epoch}, and there are {self._epochs}, from 0 on")
-        known = self._length_of_epoch()
+        known = self.length_of_epoch()
         if known is not None and place.position > known:
             raise CheckpointError(f"the state is of position {place.position} in an epoch of {known} items")
         self._epoch, self._taken = place
+        if self.by_chance:
+            self._seed = identity["seed"]
 
     def identity(self) -> dict[str, Any]:
         order = self._indices
-        named: Any = order if callable(order) and hasattr(order, "__qualname__") else type(order)
+        name = getattr(order, "__qualname__", None) or type(order).__qualname__
         return {
             "length": len(self._dataset) if self._length is None else self._length,
             "seed": self._seed,
             "shard": list(self._shard),
-            "indices": None if order is None else f"{named.__module__}.{named.__qualname__}",
-            "number of indices": len(order) if not callable(order) and isinstance(order, Sized) else None,
+            "indices": None if order is None else name,
+            "number of indices": None if callable(order) else _length(order),
         }
 
-    def _length_of_epoch(self) -> int | None:
+    def length_of_epoch(self) -> int | None:
         """Return the number of items in each epoch, where that is known."""
+        an_epoch: int | None
         if self._indices is None:
             an_epoch = len(self._dataset) if self._length is None else self._length
-        elif not callable(self._indices) and isinstance(self._indices, Sized):
-            an_epoch = len(self._indices)
         else:
-            return None
-        return len(self._shard.positions(an_epoch))
+            an_epoch = None if callable(self._indices) else _length(self._indices)
+        return None if an_epoch is None else len(self._shard.positions(an_epoch))
 
     def close(self) -> None:
         self._epochs = 0
@@ -281,7 +280,7 @@ class Indices:
         if isinstance(order, range):
             check_indices(order, length)
             return order
-        return _Puller(islice(self._shard.share(order), self._taken, None))
+        return _Puller(self._shard.share(order, self._taken))
 
     def _cut(self, order: range | Permutation | _Puller, most: int, length: int) -> Chunk | None:
         """Take a chunk of this epoch's order; ``None``: it is over."""
@@ -319,6 +318,7 @@ class Arguments:
     """The argument tuples of a function: items of several iterables in step, numbered from 0."""
 
     def __init__(self, iterables: Sequence[Iterable[Any]], *, strict: bool) -> None:
+        self.by_chance: frozenset[str] = frozenset()
         self._iterables = iterables
         self._strict = strict
         self._pulled: list[Iterator[Any]] = []
@@ -328,7 +328,7 @@ class Arguments:
 
     def take(self, most: int) -> Chunk | None:
         if self._puller is None:
-            self._pulled = [_iterated(iterable, self._taken) for iterable in self._iterables]
+            self._pulled = [_past(iterable, self._taken) for iterable in self._iterables]
             self._puller = _Puller(zip(*self._pulled, strict=self._strict))
         keys = self._puller.pull(most)
         if not keys:
@@ -337,22 +337,24 @@ class Arguments:
         return Chunk(keys, range(start, self._taken), start)
 
     def remaining(self) -> int | None:
-        if not all(isinstance(iterable, Sized) for iterable in self._iterables):
-            return None
-        return max(0, min(len(iterable) for iterable in self._iterables if isinstance(iterable, Sized)) - self._taken)
+        length = self._length()
+        return None if length is None else max(0, length - self._taken)
+
+    def _length(self) -> int | None:
+        """Return the number of items, where that is known."""
+        lengths = [_length(iterable) for iterable in self._iterables]
+        return None if None in lengths else min(length for length in lengths if length is not None)
 
     def place(self) -> Place:
         return Place(0, self._taken)
 
-    def adopt(self, state: Mapping[str, Any]) -> None:
-        del state  # nothing is
-
-    def resume(self, place: Place) -> None:
+    def resume(self, place: Place, identity: Mapping[str, Any]) -> None:
+        del identity
         if place.epoch:
             raise CheckpointError(f"the state is of epoch {place.epoch}, and ordered_map has but one")
-        remaining = self.remaining()
-        if remaining is not None and place.position > remaining:
-            raise CheckpointError(f"the state is of position {place.position}, and there are {remaining} items")
+        length = self._length()
+        if length is not None and place.position > length:
+            raise CheckpointError(f"the state is of position {place.position}, and there are {length} items")
         self._taken = place.position
 
     def identity(self) -> dict[str, Any]:
@@ -366,14 +368,26 @@ class Arguments:
             close_generator(source)
 
 
-def _iterated(iterable: Iterable[Any], start: int) -> Iterator[Any]:
-    """Return an iterator over an iterable, past its first items: those of a sequence are not looked at."""
-    if isinstance(iterable, Sequence) and start:
-        return map(iterable.__getitem__, range(start, len(iterable)))
-    iterator = iter(iterable)
-    if start:
-        next(islice(iterator, start, start), None)
-    return iterator
+def _length(items: object) -> int | None:
+    """Return how many items there are; ``None``: that can't be known, or changes as they are taken."""
+    if not isinstance(items, Sized) or isinstance(items, Iterator):
+        return None
+    try:
+        return len(items)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _past(items: Iterable[Any], start: int) -> Iterator[Any]:
+    """Return an iterator over some items from a position on: those before it are not looked at, where that can be."""
+    iterator: Any = iter(items)
+    if type(items) in {list, tuple, range, str, bytes}:
+        iterator.__setstate__(start)
+        return iterator  # type: ignore[no-any-return]
+    passed = sum(1 for _ in islice(iterator, start))
+    if passed < start:
+        raise CheckpointError(f"the state is of position {start}, and there are {passed} items")
+    return iterator  # type: ignore[no-any-return]
 
 
 def close_generator(source: object) -> None:

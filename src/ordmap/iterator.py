@@ -73,7 +73,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         self._settings = settings
         self._window: Window | None = None
         self._dropped: weakref.finalize[Any, Any] | None = None
-        self._lock = threading.Lock()
+        # Re-entrant, since a signal may come right after it was taken, and its handler raise, or ask for the state.
+        self._lock = threading.RLock()
         self._inside: int | None = None  # the thread that is inside next()
         self._process = os.getpid()
         self._closed = False
@@ -167,6 +168,9 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         What was given counts, with items that raised or were skipped; what was computed ahead does not. It costs some
         microseconds; another thread's ``next()`` is waited for. In a signal's handler it is a ``ValueError`` where that
         has interrupted ``next()``.
+
+        Attention: where Ctrl-C, or what another handler raises, ends ``next()`` itself, its item may count, though it
+        didn't arrive. So save the state between two items, not after such an end.
         """
         if self._inside == threading.get_ident():
             raise ValueError("the iterator is computing just now: ask for its state between two items")
@@ -191,15 +195,14 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         source = self._settings.source
         if not isinstance(state, Mapping) or state.get("version") != _VERSION:
             raise CheckpointError(f"this is no state that state_dict() of this version of ordmap gives: {state!r}")
-        source.adopt(state)
         for name, ours in source.identity().items():
             theirs = state.get(name, "missing")
-            if theirs != ours:
+            if theirs != ours and not (name in source.by_chance and type(theirs) is type(ours)):
                 raise CheckpointError(f"the state has the {name} {theirs!r}, and here it is {ours!r}")
         epoch, position = state.get("epoch"), state.get("position")
         if type(epoch) is not int or type(position) is not int or min(epoch, position) < 0:
             raise CheckpointError(f"the state has the epoch {epoch!r} and the position {position!r}")
-        source.resume(Place(epoch, position))
+        source.resume(Place(epoch, position), state)
 
     @property
     def stats(self) -> Stats:
@@ -262,7 +265,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
     def _let_go(self) -> None:
         """Have a closed window hold nothing, unless a thread is inside: then that does it on its way out."""
         while self._closed and self._window is not None and not self._window.closed:
-            if not self._lock.acquire(blocking=False):
+            if self._inside == threading.get_ident() or not self._lock.acquire(blocking=False):
                 return
             try:
                 self._window.close()

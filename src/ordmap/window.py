@@ -82,6 +82,7 @@ class Window:
         self._source_error: Exception | None = None
         self._woken = False
         self.closed = False
+        self._coming: Place | None = None  # of what is just being taken from the source
         self._place: Place | None = None  # where it was closed
         self._finished = 0  # items that have come and are not given out
         self._nbytes = 0.0  # about the bytes of these
@@ -109,7 +110,7 @@ class Window:
         for slot in self._slots:
             if slot.position <= delivered < slot.position + len(slot.chunk):
                 return Place(slot.chunk.epoch, slot.chunk.start + delivered - slot.position)
-        return self._source.place()
+        return self._coming or self._source.place()
 
     def remaining(self) -> int | None:
         """Return the number of items not given out yet, as far as the source knows its length."""
@@ -131,6 +132,7 @@ class Window:
             if size < 1 or (size < pace.chunk and len(self._slots) >= pace.depth and not pace.budgeted):
                 break
             began = time.perf_counter()
+            self._coming = self._source.place()
             try:
                 chunk = self._source.take(size)
                 slow = self._source.may_wait and time.perf_counter() - began > _SLOW_PULL
@@ -142,10 +144,12 @@ class Window:
                 break
             if chunk is None:
                 self._exhausted = True
+                self._coming = None
                 break
             slot = _Slot(self._position, chunk)
             self._position += len(chunk)
             self._slots.append(slot)
+            self._coming = None
             self._submit(slot)
             if slow:
                 # The source may even wait for an answer that has come meanwhile: that goes out before the next pull.
@@ -219,10 +223,8 @@ class Window:
 
     def _settle(self) -> None:
         """Count what was given out as gone."""
-        self._taken_before = self.delivered
-        self._counted = self.in_flight
-        self._given = []
-        self._given_at_first = 0
+        # At once: no signal's handler comes in between.
+        self._taken_before, self._counted, self._given, self._given_at_first = self.delivered, self.in_flight, [], 0
 
     def _submit(self, slot: _Slot) -> None:
         self._counted += len(slot.chunk)
@@ -306,8 +308,7 @@ class Window:
             if slot.given < len(answer.outcomes) or slot.rest:
                 break
         results.reverse()
-        self._given = results
-        self._given_at_first = len(results)
+        self._given, self._given_at_first = results, len(results)
         return results
 
     def _add_results(self, slot: _Slot, answer: Answer, results: list[Any]) -> Raised | None:
