@@ -102,6 +102,9 @@ class _Crew:
                 _complete(results._writer, manager)
         if not here:
             manager.join()
+            # A broken pool and its exception hold each other. Its semaphores are to end here, and not with a collection
+            # of garbage in the midst of the standard library's own bookkeeping of them, which warns of that.
+            vars(manager).update(call_queue=None, result_queue=None)
 
     def _kill(self, workers: list[Any]) -> None:
         for worker in workers:
