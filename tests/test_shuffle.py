@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import random
 import struct
@@ -241,6 +242,21 @@ def test_an_order_is_had_as_it_is_iterated_over_whatever_its_keys(rest):
     for order in (labelled, lambda _: deque([5, 6, 7, 8]), lambda _: dict.fromkeys([5, 6, 7, 8]), np.arange(5, 9)):
         found = [list(ordered_imap(range(9), 0, indices=order, shard=(rank, 2, rest))) for rank in range(2)]
         assert found == [[5, 7], [6, 8]]
+
+
+@pytest.mark.parametrize("shard", [None, (1, 3)])
+def test_a_generator_of_indices_is_closed_with_the_iterator(shard):
+    def endless():
+        try:
+            yield from itertools.cycle(range(9))
+        finally:
+            ended.append(True)
+
+    ended = []
+    with ordered_imap(range(9), 2, backend="threads", indices=endless(), shard=shard) as iterator:
+        next(iterator)
+        assert not ended
+    assert ended == [True]
 
 
 def test_a_shard_of_an_order_without_a_length():

@@ -72,3 +72,21 @@ def test_a_tensor_keeps_what_the_user_has_written_on_it():
         return tensor
 
     assert [x.label for x in ordered_imap(Items(3, item), 2)] == ["number 0", "number 1", "number 2"]
+
+
+def test_samplers_give_the_order():
+    def sampler():
+        return torch.utils.data.RandomSampler(range(20), generator=torch.Generator().manual_seed(3))
+
+    assert sorted(ordered_imap(range(20), 2, indices=sampler())) == list(range(20))
+    assert len(list(ordered_imap(range(20), 0, epochs=2, indices=sampler()))) == 40
+    weighted = torch.utils.data.WeightedRandomSampler([0.0] * 10 + [1.0] * 10, 50)
+    assert set(ordered_imap(range(20), 2, indices=weighted)) <= set(range(10, 20))
+    whole = list(ordered_imap(range(20), 0, indices=sampler()))
+    shards = [list(ordered_imap(range(20), 0, indices=sampler(), shard=(rank, 3, "pad"))) for rank in range(3)]
+    assert shards == [[*whole, whole[0]][rank::3] for rank in range(3)]
+    one = ordered_imap(range(20), 0, indices=sampler())
+    assert [next(one) for _ in range(5)] == whole[:5]
+    other = ordered_imap(range(20), 0, indices=sampler())
+    other.load_state_dict(one.state_dict())
+    assert list(other) == whole[5:]

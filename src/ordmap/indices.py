@@ -88,12 +88,16 @@ class Source(Protocol):
 
 
 class _Puller:
-    """Pulls from an iterable, no further than asked; what it raises comes after what it gave before."""
+    """Pulls from an iterable, no further than asked; what it raises comes after what it gave before.
 
-    def __init__(self, items: Iterable[Any]) -> None:
+    ``owned``: a generator that stands behind it, and is closed with it.
+    """
+
+    def __init__(self, items: Iterable[Any], owned: object = None) -> None:
         from more_itertools import peekable  # a range of indices does without
 
         self._source = iter(items)
+        self._owned = owned
         self._error: Exception | None = None
         self._items = peekable(self)
 
@@ -130,10 +134,10 @@ class _Puller:
         self._items.prepend(*items)
 
     def close(self) -> None:
-        """Close the source where it can be closed, as a generator can."""
+        """Pull no more, and close what is owned."""
         self._error = None
         self._items = self._items.__class__(())
-        close_generator(self._source)
+        close_generator(self._owned)
 
 
 class Shard(NamedTuple):
@@ -280,7 +284,7 @@ class Indices:
         if isinstance(order, range):
             check_indices(order, length)
             return order
-        return _Puller(self._shard.share(order, self._taken))
+        return _Puller(self._shard.share(order, self._taken), owned=order)
 
     def _cut(self, order: range | Permutation | _Puller, most: int, length: int) -> Chunk | None:
         """Take a chunk of this epoch's order; ``None``: it is over."""
