@@ -68,16 +68,8 @@ def check() -> int:
     code = 0
     for check in (
         ["ruff", "check", "."],
-        [
-            "ruff",
-            "check",
-            "--isolated",
-            "--select",
-            "F",
-            "tests",
-            "benchmarks",
-            "examples",
-        ],  # names that are wrong or not used
+        # Names that are wrong or not used, where the other rules do not go.
+        ["ruff", "check", "--isolated", "--select", "F", "tests", "benchmarks", "examples"],
         ["ruff", "format", "--check", "."],
         ["mypy"],
         ["sphinx", "-W", "-n", "-q", "docs", "docs/_build/html"],

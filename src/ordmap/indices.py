@@ -248,7 +248,7 @@ class Indices:
         order = self._indices
         name = getattr(order, "__qualname__", None) or type(order).__qualname__
         return {
-            "length": len(self._dataset) if self._length is None else self._length,
+            "length": self._length_of_dataset(),
             "seed": self._seed,
             "shard": list(self._shard),
             "indices": None if order is None else name,
@@ -257,12 +257,13 @@ class Indices:
 
     def length_of_epoch(self) -> int | None:
         """Return the number of items in each epoch, where that is known."""
-        an_epoch: int | None
-        if self._indices is None:
-            an_epoch = len(self._dataset) if self._length is None else self._length
-        else:
-            an_epoch = None if callable(self._indices) else _length(self._indices)
+        if callable(self._indices):
+            return None
+        an_epoch = self._length_of_dataset() if self._indices is None else _length(self._indices)
         return None if an_epoch is None else len(self._shard.positions(an_epoch))
+
+    def _length_of_dataset(self) -> int:
+        return len(self._dataset) if self._length is None else self._length
 
     def close(self) -> None:
         self._epochs = 0
