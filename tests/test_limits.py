@@ -209,6 +209,12 @@ def test_64_open_files_are_enough_for_64_threads(user):
     works(user.runs(KEEPING, "threads", "ulimit -n 64", workers=64))
 
 
+@pytest.mark.parametrize("backend", POOLS)
+def test_thousands_of_open_files_are_not_in_the_way(user, backend):
+    """Python's ``select.select`` knows none beyond 1,023, and whatever asked it would fail."""
+    works(user.runs("import os\nopened = [os.dup(0) for _ in range(2000)]\n" + KEEPING, backend, "ulimit -n 4096"))
+
+
 @pytest.mark.parametrize("backend", PROCESSES)
 def test_64_open_files_are_too_few_for_64_processes_and_that_is_said(user, backend):
     text = "import time\nItems.__getitem__ = lambda self, i: time.sleep(3)\n" + KEEPING
