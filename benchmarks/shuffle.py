@@ -24,7 +24,7 @@ MOST = 1_000_000
 
 
 def ours(length: int, seed: int | None = None) -> Iterator[Sequence[int]]:
-    indices = Indices(range(length), 1, None, seed)
+    indices = Indices(range(length), 1, None, seed, shuffle=seed is not None)
     while (chunk := indices.take(CHUNK)) is not None:
         yield chunk.indices
 

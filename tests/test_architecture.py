@@ -14,7 +14,8 @@ SOURCE = Path(ordmap.__file__).parent
 
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
-    {"dataset", "errors", "interrupts", "placing", "policy", "resources", "shuffle", "sizes"},
+    {"dataset", "errors", "interrupts", "item", "placing", "policy", "resources", "shuffle", "sizes"},
+    {"chunk", "pulling", "rng"},
     {"outcome", "pace", "indices", "limit"},
     {"backends.promises"},
     {"backends"},

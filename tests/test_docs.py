@@ -35,9 +35,9 @@ def test_a_block_of_python_runs_as_a_script(example: CodeExample, script):
 def test_the_examples_in_the_docstrings():
     import doctest
 
-    from ordmap import imap
+    from ordmap import imap, item, rng
 
-    assert doctest.testmod(imap) == (0, 3)
+    assert [doctest.testmod(module) for module in (imap, item, rng)] == [(0, 3), (0, 2), (0, 4)]
 
 
 def table() -> str:

@@ -31,7 +31,7 @@ def taken(source, most=7):
     """Return what a source gives, in chunks of so many, with the epoch of each item."""
     found = []
     while (chunk := source.take(most)) is not None:
-        found += [(chunk.epoch, index) for index in chunk.indices]
+        found += [(chunk.place.epoch, index) for index in chunk.indices]
     return found
 
 
@@ -317,7 +317,6 @@ def test_an_error_names_the_index_and_not_the_place():
         ({"shuffle": 42}, TypeError, "shuffle must be True or False, not 42; the seed of the shuffle is seed="),
         ({"shuffle": True, "seed": 1.5}, TypeError, "seed must be a whole number or None, not 1.5"),
         ({"shuffle": True, "seed": True}, TypeError, "seed must be a whole number or None, not True"),
-        ({"seed": 1}, ValueError, "seed=1 has nothing to seed: it is for shuffle=True"),
         ({"shuffle": True, "indices": [1, 2]}, ValueError, "indices are an order already"),
         ({"shuffle": True, "shard": (0, 2)}, ValueError, "need one seed, the same for all ranks: write seed="),
         ({"shard": 3}, TypeError, "shard must be a pair of whole numbers or None, not 3; write shard=.rank, world."),

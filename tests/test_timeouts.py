@@ -20,6 +20,7 @@ from ordmap import ItemTimeoutError, OrdmapError, Processes, Spawn, Threads, ord
 from ordmap.backends import portable
 from ordmap.backends.watch import run_in_time
 from ordmap.engine import available
+from ordmap.item import InHand, Label
 from ordmap.outcome import Raised
 from ordmap.testing import outcomes, wait_until
 
@@ -385,7 +386,9 @@ def test_an_item_is_not_given_up_that_ends_in_time():
     """The thread that watches looks at the very moment: whichever of the two comes first, the outcome is one."""
     for n in range(60):
         seconds = 0.005 + n / 20_000
-        (outcome,), _ = run_in_time(time.sleep, [seconds], None, 0.0065)
+        hand = InHand(0, 1)
+        hand.take([seconds], Label(first=n), None)
+        (outcome,), _ = run_in_time(time.sleep, hand, None, 0.0065)
         assert outcome is None or (type(outcome) is Raised and outcome.error.elapsed > 0.0065)
 
 

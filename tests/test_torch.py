@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is installed by `python3 .ci/dev.py test-torch`")
 
-from ordmap import ordered_imap
+from ordmap import ordered_imap, ordered_map
 from ordmap.engine import available
 from test_codec import lies_in_a_block
 from test_engine import Items
@@ -90,3 +94,98 @@ def test_samplers_give_the_order():
     other = ordered_imap(range(20), 0, indices=sampler())
     other.load_state_dict(one.state_dict())
     assert list(other) == whole[5:]
+
+
+# Random numbers
+
+
+def drawn(_):
+    return float(torch.rand(())), float(torch.randn(())), float(np.random.rand())
+
+
+@pytest.mark.parametrize("backend", ["processes", "spawn"])
+def test_the_seed_gives_torch_s_numbers_too(backend):
+    torch.randn(1)  # of which more are kept ready
+    before = torch.get_rng_state()
+    whole = list(ordered_map(drawn, range(12), workers=0, seed=4))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len({number for numbers in whole for number in numbers}) == 36
+    for chunksize in (1, 5, None):
+        found = ordered_map(drawn, range(12), workers=2, prefetch=10, backend=backend, seed=4, chunksize=chunksize)
+        assert list(found) == whole
+
+
+def test_torch_s_numbers_are_these_in_every_version():
+    class Item:
+        def __len__(self):
+            return 1 << 41
+
+        def __getitem__(self, index):
+            return int(torch.randint(1 << 40, ()))
+
+    found = list(ordered_imap(Item(), 0, seed=2017, epochs=2, indices=[0, (1 << 40) - 1]))
+    assert found == STORED
+
+
+STORED = [526542377580, 661022158108, 915969510699, 883985257656]
+
+
+def test_workers_without_a_seed_do_not_repeat_each_other_s_torch_numbers():
+    torch.manual_seed(1)
+    assert (
+        len({number for numbers in ordered_map(drawn, range(40), workers=4, chunksize=1) for number in numbers}) == 120
+    )
+
+
+def test_torch_first_imported_within_an_item_is_seeded_for_it(script):
+    path = script("""
+import sys
+from ordmap import ordered_map
+
+def late(n):
+    import torch
+    return float(torch.rand(()))
+
+assert "torch" not in sys.modules
+found = list(ordered_map(late, range(4), workers=2, seed=4, chunksize=1))
+assert "torch" not in sys.modules
+assert list(ordered_map(late, range(4), workers=0, seed=4)) == found
+import torch
+after = float(torch.rand(()))
+torch.manual_seed(torch.initial_seed())
+assert float(torch.rand(())) == after
+assert list(ordered_map(late, range(4), workers=0, seed=4)) == found
+print(found)
+""")
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_sampler_that_keeps_its_state_is_not_gone_through_again():
+    """Torchdata's do so; this is one of them in short."""
+
+    class Stateful(torch.utils.data.RandomSampler):
+        def __init__(self):
+            super().__init__(range(20), generator=torch.Generator().manual_seed(3))
+            self.yielded = self.resumed = 0
+
+        def __iter__(self):
+            self.yielded, self.resumed = self.resumed, 0
+            for index in itertools.islice(super().__iter__(), self.yielded, None):
+                self.yielded += 1
+                yield index
+
+        def state_dict(self):
+            return {"yielded": self.yielded}
+
+        def load_state_dict(self, state):
+            self.resumed = state["yielded"]
+
+    whole = list(ordered_imap(range(20), 0, indices=Stateful()))
+    for position in range(21):
+        one = ordered_imap(range(20), 2, 6, indices=Stateful(), chunksize=3)
+        assert list(itertools.islice(one, position)) == whole[:position]
+        one.close()
+        other = ordered_imap(range(20), 0, indices=Stateful())
+        other.load_state_dict(one.state_dict())
+        assert list(other) == whole[position:]

@@ -15,9 +15,11 @@ from ordmap.errors import (
     WorkerDiedError,
 )
 from ordmap.imap import ordered_imap, ordered_map
+from ordmap.item import WorkerInfo, worker_info
 from ordmap.iterator import OrderedIterator, Stats
 from ordmap.placing import empty, empty_like
 from ordmap.policy import Failure
+from ordmap.rng import item_rng
 
 if TYPE_CHECKING:
     from ordmap.backends.executor import FromExecutor
@@ -42,10 +44,13 @@ __all__ = [
     "Stats",
     "Threads",
     "WorkerDiedError",
+    "WorkerInfo",
     "empty",
     "empty_like",
+    "item_rng",
     "ordered_imap",
     "ordered_map",
+    "worker_info",
 ]
 
 __version__ = "0.1.0"

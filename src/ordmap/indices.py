@@ -3,73 +3,40 @@
 from __future__ import annotations
 
 import operator
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from ordmap.chunk import Chunk, Mark, Place
 from ordmap.errors import CheckpointError
-from ordmap.interrupts import came_by_a_signal
+from ordmap.pulling import Puller, close_generator, length_of, past
 
 if TYPE_CHECKING:
     from ordmap.shuffle import Permutation
 
-__all__ = ["Arguments", "Chunk", "Indices", "Place", "Shard", "Source", "check_indices"]
-
-#: Once the pulls for a chunk have taken this long (seconds) the source is slow: what there is goes to the workers.
-_SLOW = 0.001
-
-
-class Place(NamedTuple):
-    """Which item: the ``position``-th of an epoch, counted from 0; there may be none there, at the end."""
-
-    epoch: int
-    position: int
-
-
-class Chunk:
-    """Some items that follow each other: what the dataset (or function) is called with, and their indices.
-
-    ``start`` is the position of the first in its epoch. ``error`` is set for an item that can't be computed, since its
-    index is not valid: a chunk of one.
-    """
-
-    __slots__ = ("epoch", "error", "indices", "keys", "start")
-
-    def __init__(
-        self, keys: Sequence[Any], indices: Sequence[int], start: int, epoch: int = 0, error: Exception | None = None
-    ) -> None:
-        self.keys = keys
-        self.indices = indices
-        self.start = start
-        self.epoch = epoch
-        self.error = error
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def part(self, start: int, stop: int) -> Chunk:
-        """Return some of the items, as a chunk of their own."""
-        return Chunk(self.keys[start:stop], self.indices[start:stop], self.start + start, self.epoch)
-
-    def rest(self, done: int, size: int) -> list[Chunk]:
-        """Return what is left after ``done`` items, in chunks of at most ``size``."""
-        return [self.part(start, start + size) for start in range(done, len(self), size)]
+__all__ = ["Arguments", "Indices", "Shard", "Source", "check_indices"]
 
 
 class Source(Protocol):
     """Where the window's items come from.
 
-    ``by_chance``: what of its identity was drawn here, and may be another's. ``may_wait``: taking from it runs
-    somebody's code, which may take its time, or wait for an earlier answer. Where it doesn't, a pull that took long was
-    only interrupted.
+    ``may_wait``: taking from it runs somebody's code, which may take its time, or wait for an earlier answer. Where it
+    doesn't, a pull that took long was only interrupted.
     """
 
-    by_chance: frozenset[str]
     may_wait: bool
 
     def take(self, most: int) -> Chunk | None:
-        """Return the next chunk of 1 to ``most`` items, ``None`` at the end, or raise what the source raised."""
+        """Return the next chunk of 1 to ``most`` items, or raise what the source raised.
+
+        ``None``: there are no more of them, or none before `turn`.
+        """
+
+    def turn(self) -> bool:
+        """Go on to the next epoch, once all items of this are given out; ``True``: there may be more to take."""
 
     def remaining(self) -> int | None:
         """Return the number of items not taken yet; ``None`` where that can't be known."""
@@ -77,67 +44,14 @@ class Source(Protocol):
     def place(self) -> Place:
         """Return the place of the item that is taken next."""
 
-    def resume(self, place: Place, identity: Mapping[str, Any]) -> None:
-        """Go on from a place of a source with that identity; before anything is taken."""
+    def state(self, place: Place) -> dict[str, Any]:
+        """Return what another source of the same needs to go on from a place: plain values by name."""
 
-    def identity(self) -> dict[str, Any]:
-        """Return what this source has in common with all that give the same items: plain values by name."""
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another source of the same was; before anything is taken."""
 
     def close(self) -> None:
         """Take no more, and close what is pulled from."""
-
-
-class _Puller:
-    """Pulls from an iterable, no further than asked; what it raises comes after what it gave before.
-
-    ``owned``: a generator that stands behind it, and is closed with it.
-    """
-
-    def __init__(self, items: Iterable[Any], owned: object = None) -> None:
-        from more_itertools import peekable  # a range of indices does without
-
-        self._source = iter(items)
-        self._owned = owned
-        self._error: Exception | None = None
-        self._items = peekable(self)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        """Return the source's next item, for the pulls; what it raises ends it, but not what comes from elsewhere."""
-        try:
-            return next(self._source)
-        except StopIteration:
-            raise
-        except Exception as error:
-            if came_by_a_signal(error):
-                raise
-            self._error = error
-            self._source = iter(())
-            raise StopIteration from None
-
-    def pull(self, most: int) -> list[Any]:
-        """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""
-        pulled: list[Any] = []
-        slow = time.perf_counter() + _SLOW
-        for item in self._items:
-            pulled.append(item)
-            if len(pulled) == most or time.perf_counter() > slow:
-                break
-        if not pulled and self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        return pulled
-
-    def put_back(self, items: Sequence[Any]) -> None:
-        self._items.prepend(*items)
-
-    def close(self) -> None:
-        """Pull no more, and close what is owned."""
-        self._error = None
-        self._items = self._items.__class__(())
-        close_generator(self._owned)
 
 
 class Shard(NamedTuple):
@@ -160,20 +74,20 @@ class Shard(NamedTuple):
             length += self.world - uneven
         return range(self.rank, length, self.world)
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether it takes the number of items in an epoch to know which of them are its own."""
+        return self.world > 1 and self.rest != "keep"
+
     def share(self, order: Iterable[int], start: int) -> Iterable[int]:
-        """Return this shard's part of an order of somebody's, from a position of that on."""
-        kind = type(order)
-        listed: Any = order
-        if kind not in {list, tuple} and kind.__name__ != "ndarray":  # which alone are surely had by position
-            if self.world == 1 or self.rest == "keep":
-                return _past(islice(order, self.rank, None, self.world), start)
-            self.check(order)
-            listed = list(order)
+        """Return this shard's part of an order that has a length, from a position of that on."""
+        self.check(order)
+        listed: Any = order if is_listed(order) else list(order)
         return (listed[position % len(listed)] for position in self.positions(len(listed))[start:])
 
     def check(self, order: object) -> None:
         """Refuse an order whose rest can't be known."""
-        if self.world > 1 and self.rest != "keep" and _length(order) is None:
+        if self.is_counted and length_of(order) is None:
             raise TypeError(
                 f"the rest {self.rest!r} of a shard needs to know how many indices there are, and {order!r} has no "
                 f"length: give a list, or shard=({self.rank}, {self.world}, 'keep')"
@@ -183,8 +97,8 @@ class Shard(NamedTuple):
 class Indices:
     """The indices of a dataset, for ``epochs`` epochs (``None``: for ever); its length is read at the first of them.
 
-    With a ``seed``, maybe one drawn ``by_chance``, each epoch is shuffled, in a way that this and its number give; what
-    counts of an epoch is its ``shard``.
+    Each epoch is shuffled, if it is to be, in a way that the ``seed`` and its number give; what counts of it is its
+    ``shard``. A dataset that has a method ``on_epoch_end`` is told of each, and its length may change then.
     """
 
     def __init__(
@@ -195,35 +109,63 @@ class Indices:
         seed: int | None = None,
         shard: Shard = Shard(),  # noqa: B008  it can't be changed
         *,
-        by_chance: bool = False,
+        shuffle: bool = False,
     ) -> None:
-        self._dataset = dataset
+        self._dataset: Any = dataset
         self._length: int | None = None
         self._epochs = epochs
         self._indices = indices
-        self._seed = seed
+        self._by_chance = shuffle and seed is None
+        self._seed = int.from_bytes(os.urandom(8)) if self._by_chance else seed
+        self._shuffle = shuffle
         self._shard = shard
-        self.by_chance = frozenset({"seed"}) if by_chance and seed is not None else frozenset()
         self._epoch = 0
         self._taken = 0  # of this epoch
+        self._is_over = False  # this epoch, of which the dataset hears before the next one begins
+        hook = getattr(dataset, "on_epoch_end", None)
+        self._on_epoch_end: Callable[[], object] | None = hook if callable(hook) else None
         self.may_wait = not (indices is None or isinstance(indices, Sequence))
-        self._order: range | Permutation | _Puller | None = None
+        self._order: range | Permutation | Puller | None = None
+        self._sampler: Any = None  # what can tell its state, of this epoch's order
+        self._mark: Mark | None = None
+        self._resumed = False  # the sampler is yet to be told of the mark
 
     def take(self, most: int) -> Chunk | None:
         if self._length is None:
             self._length = len(self._dataset)
-        while self._epochs is None or self._epoch < self._epochs:
+        while not self._is_over and (self._epochs is None or self._epoch < self._epochs):
             if self._order is None:
                 self._order = self._open(self._length)
             chunk = self._cut(self._order, most, self._length)
             if chunk is not None:
-                self._taken += len(chunk)
+                self._pass(len(chunk))
                 return chunk
             if self._epochs is None and not self._taken:
                 self._epochs = 0
                 raise ValueError(f"epoch {self._epoch} has no indices; with epochs=None that would go on for ever")
-            self._epoch, self._taken, self._order = self._epoch + 1, 0, None
+            if self._on_epoch_end is not None:
+                self._is_over = True
+            else:
+                self._begin_next()
         return None
+
+    def _pass(self, items: int) -> None:
+        place = Place(self._epoch, self._taken, self._mark).later(items)
+        self._taken, self._mark = place.position, place.mark
+
+    def _begin_next(self) -> None:
+        self._epoch, self._taken, self._order, self._sampler = self._epoch + 1, 0, None, None
+        if self._mark is not None:
+            self._mark = None if callable(self._indices) else Mark(self._mark.state, 0, anew=True)
+
+    def turn(self) -> bool:
+        if not self._is_over or self._on_epoch_end is None:
+            return False
+        self._on_epoch_end()
+        self._length = None
+        self._begin_next()
+        self._is_over = False
+        return self._epochs is None or self._epoch < self._epochs
 
     def remaining(self) -> int | None:
         an_epoch = self.length_of_epoch()
@@ -232,34 +174,74 @@ class Indices:
         return max(0, (self._epochs - self._epoch) * an_epoch - self._taken)
 
     def place(self) -> Place:
-        return Place(self._epoch, self._taken)
+        if self._sampler is not None and isinstance(self._order, Puller) and self._taken and not self._order.held:
+            self._mark = Mark(deepcopy(self._sampler.state_dict()), 0)
+        return Place(self._epoch, self._taken, self._mark)
 
-    def resume(self, place: Place, identity: Mapping[str, Any]) -> None:
-        if self._epochs is not None and place > (self._epochs, 0):
-            raise CheckpointError(f"the state is of epoch {place.epoch}, and there are {self._epochs}, from 0 on")
+    def state(self, place: Place) -> dict[str, Any]:
+        state = {"epoch": place.epoch, "position": place.position, **self._identity()}
+        if place.mark is not None:
+            state["sampler"] = list(place.mark)
+        if self._on_epoch_end is not None:
+            if _keeps_state(self._dataset):
+                state["dataset"] = deepcopy(self._dataset.state_dict())
+            elif place.epoch and not self._ends_before(place.epoch):
+                raise self._lost()
+        return state
+
+    def _ends_before(self, epoch: int) -> bool:
+        return self._epochs is not None and epoch >= self._epochs
+
+    def _lost(self) -> CheckpointError:
+        kind = type(self._dataset).__qualname__
+        return CheckpointError(
+            f"{kind}.on_epoch_end() was called, and what it has changed is lost with this process: to go on after its "
+            f"first epoch {kind} needs methods state_dict() and load_state_dict(state)"
+        )
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        ours = self._identity()
+        if self._by_chance and type(state.get("seed")) is int:
+            ours["seed"] = state["seed"]
+        before = "dataset" in state and self._on_epoch_end is not None
+        if before:
+            del ours["length"]  # it may be that of a later epoch
+        check_identity(state, ours)
+        epoch, position = _numbers(state)
+        if self._epochs is not None and (epoch, position) > (self._epochs, 0):
+            raise CheckpointError(f"the state is of epoch {epoch}, and there are {self._epochs}, from 0 on")
+        if before and _keeps_state(self._dataset):
+            self._dataset.load_state_dict(state["dataset"])
+            check_identity(state, self._identity() | ours)
+        elif epoch and self._on_epoch_end is not None and not self._ends_before(epoch):
+            raise self._lost()
         known = self.length_of_epoch()
-        if known is not None and place.position > known:
-            raise CheckpointError(f"the state is of position {place.position} in an epoch of {known} items")
-        self._epoch, self._taken = place
-        if self.by_chance:
-            self._seed = identity["seed"]
+        if known is not None and position > known:
+            raise CheckpointError(f"the state is of position {position} in an epoch of {known} items")
+        mark = state.get("sampler")
+        self._epoch, self._taken = epoch, position
+        self._mark = Mark(*mark) if mark is not None else None
+        self._resumed = True
+        self._seed = ours["seed"]
 
-    def identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
+        """Return what this source has in common with all that give the same items."""
         order = self._indices
         name = getattr(order, "__qualname__", None) or type(order).__qualname__
         return {
             "length": self._length_of_dataset(),
+            "shuffle": self._shuffle,
             "seed": self._seed,
             "shard": list(self._shard),
             "indices": None if order is None else name,
-            "number of indices": None if callable(order) else _length(order),
+            "number of indices": None if callable(order) else length_of(order),
         }
 
     def length_of_epoch(self) -> int | None:
         """Return the number of items in each epoch, where that is known."""
         if callable(self._indices):
             return None
-        an_epoch = self._length_of_dataset() if self._indices is None else _length(self._indices)
+        an_epoch = self._length_of_dataset() if self._indices is None else length_of(self._indices)
         return None if an_epoch is None else len(self._shard.positions(an_epoch))
 
     def _length_of_dataset(self) -> int:
@@ -267,14 +249,15 @@ class Indices:
 
     def close(self) -> None:
         self._epochs = 0
-        if isinstance(self._order, _Puller):
+        self._is_over = False
+        if isinstance(self._order, Puller):
             self._order.close()
 
-    def _open(self, length: int) -> range | Permutation | _Puller:
-        if self._seed is not None:
+    def _open(self, length: int) -> range | Permutation | Puller:
+        if self._shuffle:
             from ordmap.shuffle import Permutation  # most do without
 
-            return Permutation(length, self._seed, self._epoch)
+            return Permutation(length, self._seed or 0, self._epoch)
         order = self._indices
         if callable(order):
             order = order(self._epoch)
@@ -285,14 +268,34 @@ class Indices:
         if isinstance(order, range):
             check_indices(order, length)
             return order
-        return _Puller(self._shard.share(order, self._taken), owned=order)
+        return Puller(self._share(order), owned=order)
 
-    def _cut(self, order: range | Permutation | _Puller, most: int, length: int) -> Chunk | None:
+    def _share(self, order: Iterable[int]) -> Iterable[int]:
+        """Return what is still to come of an order of somebody's, who may know himself how to go on."""
+        shard, taken = self._shard, self._taken
+        mark = self._mark if self._resumed else None
+        self._resumed = False
+        if shard.is_counted or is_listed(order):
+            self._mark = None
+            return shard.share(order, taken)
+        iterator, self._sampler = _begun(order, mark)
+        if self._sampler is None:
+            self._mark = mark = None
+        if mark is not None and mark.anew:
+            deque(iterator, maxlen=0)
+            iterator = iter(order)
+        before, missing = shard.rank, taken
+        if mark is not None:
+            before, missing = shard.world - 1 if taken > mark.past else shard.rank, mark.past
+        return past(islice(iterator, before, None, shard.world), missing)
+
+    def _cut(self, order: range | Permutation | Puller, most: int, length: int) -> Chunk | None:
         """Take a chunk of this epoch's order; ``None``: it is over."""
-        if not isinstance(order, _Puller):
+        place = Place(self._epoch, self._taken, self._mark)
+        if not isinstance(order, Puller):
             positions = self._shard.positions(len(order))[self._taken : self._taken + most]
             part = _at(order, positions)
-            return Chunk(part, part, self._taken, self._epoch) if part else None
+            return Chunk(part, place) if part else None
         given = order.pull(most)
         keys: list[int] = []
         for key in given:
@@ -303,8 +306,51 @@ class Indices:
                     order.put_back(given[len(keys) :])
                     break
                 order.put_back(given[1:])
-                return Chunk(given[:1], given[:1], self._taken, self._epoch, error)
-        return Chunk(keys, keys, self._taken, self._epoch) if keys else None
+                return Chunk(given[:1], place, error=error)
+        return Chunk(keys, place) if keys else None
+
+
+def is_listed(order: object) -> bool:
+    """Whether the indices of an order are surely had by position."""
+    return type(order) in {list, tuple} or type(order).__name__ == "ndarray"
+
+
+def _begun(order: Iterable[int], mark: Mark | None) -> tuple[Iterator[int], Any]:
+    """Begin with a sampler, once, for it may go on to an epoch of its own each time; go on from a mark.
+
+    Return its iterator, and which of the two knows where it is, if any.
+    """
+    if _keeps_state(order):
+        if mark is not None:
+            order.load_state_dict(mark.state)  # type: ignore[attr-defined]
+        return iter(order), order
+    iterator = iter(order)
+    if not _keeps_state(iterator):
+        return iterator, None
+    if mark is not None:
+        iterator.load_state_dict(mark.state)  # type: ignore[attr-defined]
+    return iterator, iterator
+
+
+def _keeps_state(thing: object) -> bool:
+    """Whether something can tell its own state, and go on from one."""
+    return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
+
+
+def check_identity(state: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuse a state that is not of a source like ours."""
+    for name, value in ours.items():
+        theirs = state.get(name, "missing")
+        if theirs != value:
+            raise CheckpointError(f"the state has the {name} {theirs!r}, and here it is {value!r}")
+
+
+def _numbers(state: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the epoch and the position that a state is of."""
+    epoch, position = state.get("epoch"), state.get("position")
+    if type(epoch) is not int or type(position) is not int or min(epoch, position) < 0:
+        raise CheckpointError(f"the state has the epoch {epoch!r} and the position {position!r}")
+    return epoch, position
 
 
 def _at(order: range | Permutation, positions: range) -> Sequence[int]:
@@ -322,24 +368,27 @@ def _at(order: range | Permutation, positions: range) -> Sequence[int]:
 class Arguments:
     """The argument tuples of a function: items of several iterables in step, numbered from 0."""
 
-    def __init__(self, iterables: Sequence[Iterable[Any]], *, strict: bool) -> None:
-        self.by_chance: frozenset[str] = frozenset()
+    def __init__(self, iterables: Sequence[Iterable[Any]], *, strict: bool, seed: int | None = None) -> None:
         self._iterables = iterables
         self._strict = strict
+        self._seed = seed
         self._pulled: list[Iterator[Any]] = []
-        self._puller: _Puller | None = None
+        self._puller: Puller | None = None
         self._taken = 0
         self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
 
     def take(self, most: int) -> Chunk | None:
         if self._puller is None:
-            self._pulled = [_past(iterable, self._taken) for iterable in self._iterables]
-            self._puller = _Puller(zip(*self._pulled, strict=self._strict))
+            self._pulled = [past(iterable, self._taken) for iterable in self._iterables]
+            self._puller = Puller(zip(*self._pulled, strict=self._strict))
         keys = self._puller.pull(most)
         if not keys:
             return None
         start, self._taken = self._taken, self._taken + len(keys)
-        return Chunk(keys, range(start, self._taken), start)
+        return Chunk(keys, Place(0, start), first=start)
+
+    def turn(self) -> bool:
+        return False
 
     def remaining(self) -> int | None:
         length = self._length()
@@ -347,58 +396,34 @@ class Arguments:
 
     def _length(self) -> int | None:
         """Return the number of items, where that is known."""
-        lengths = [_length(iterable) for iterable in self._iterables]
+        lengths = [length_of(iterable) for iterable in self._iterables]
         return None if None in lengths else min(length for length in lengths if length is not None)
 
     def place(self) -> Place:
         return Place(0, self._taken)
 
-    def resume(self, place: Place, identity: Mapping[str, Any]) -> None:
-        del identity
-        if place.epoch:
-            raise CheckpointError(f"the state is of epoch {place.epoch}, and ordered_map has but one")
-        length = self._length()
-        if length is not None and place.position > length:
-            raise CheckpointError(f"the state is of position {place.position}, and there are {length} items")
-        self._taken = place.position
+    def state(self, place: Place) -> dict[str, Any]:
+        return {"epoch": place.epoch, "position": place.position, **self._identity()}
 
-    def identity(self) -> dict[str, Any]:
+    def resume(self, state: Mapping[str, Any]) -> None:
+        check_identity(state, self._identity())
+        epoch, position = _numbers(state)
+        if epoch:
+            raise CheckpointError(f"the state is of epoch {epoch}, and ordered_map has but one")
+        length = self._length()
+        if length is not None and position > length:
+            raise CheckpointError(f"the state is of position {position}, and there are {length} items")
+        self._taken = position
+
+    def _identity(self) -> dict[str, Any]:
         lengths = [len(one) if isinstance(one, Sequence) else None for one in self._iterables]
-        return {"lengths": lengths}
+        return {"lengths": lengths, "seed": self._seed}
 
     def close(self) -> None:
-        self._puller = _Puller(())
+        self._puller = Puller(())
         pulled, self._pulled = self._pulled, []
         for source in pulled:
             close_generator(source)
-
-
-def _length(items: object) -> int | None:
-    """Return how many items there are; ``None``: that can't be known, or changes as they are taken."""
-    if not isinstance(items, Sized) or isinstance(items, Iterator):
-        return None
-    try:
-        return len(items)
-    except (TypeError, NotImplementedError):
-        return None
-
-
-def _past(items: Iterable[Any], start: int) -> Iterator[Any]:
-    """Return an iterator over some items from a position on: those before it are not looked at, where that can be."""
-    iterator: Any = iter(items)
-    if type(items) in {list, tuple, range, str, bytes}:
-        iterator.__setstate__(start)
-        return iterator  # type: ignore[no-any-return]
-    passed = sum(1 for _ in islice(iterator, start))
-    if passed < start:
-        raise CheckpointError(f"the state is of position {start}, and there are {passed} items")
-    return iterator  # type: ignore[no-any-return]
-
-
-def close_generator(source: object) -> None:
-    """Close a generator that is gone through no further; anything else, such as a file, is its owner's to close."""
-    if isinstance(source, Generator):
-        source.close()
 
 
 def check_indices(indices: Sequence[int], length: int) -> None:

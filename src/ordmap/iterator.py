@@ -10,10 +10,10 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
-from ordmap.backends import Backend, Job
+from ordmap.backends import Backend, Job, Run
 from ordmap.dropping import close_dropped, close_run
 from ordmap.errors import CheckpointError, OrdmapError
-from ordmap.indices import Place, Source
+from ordmap.indices import Source
 from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
 from ordmap.policy import Failure, OnError, stand_in
@@ -41,6 +41,7 @@ class Settings(NamedTuple):
     item_timeout: float | None
     retries: int
     on_error: OnError
+    seed: int | None
 
 
 class Stats(NamedTuple):
@@ -72,6 +73,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._window: Window | None = None
+        self._pace: Pace
         self._dropped: weakref.finalize[Any, Any] | None = None
         # Re-entrant, since a signal may come right after it was taken, and its handler raise, or ask for the state.
         self._lock = threading.RLock()
@@ -140,7 +142,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             return  # a forked child owns nothing of it
         if self._window is not None:
             self._window.wake()
-        self._close_run()
+        self._close_run(self._dropped)
         self._let_go()
 
     def __enter__(self) -> Self:
@@ -176,8 +178,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             raise ValueError("the iterator is computing just now: ask for its state between two items")
         with self._lock:
             source = self._settings.source
-            epoch, position = source.place() if self._window is None else self._window.place()
-            return {"version": _VERSION, "epoch": epoch, "position": position, **source.identity()}
+            place = source.place() if self._window is None else self._window.place()
+            return {"version": _VERSION, **source.state(place)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another iterator was, with the item after the last that it gave; before the first ``next()``.
@@ -192,17 +194,9 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         """
         if self._window is not None or self._closed:
             raise CheckpointError("this iterator has begun: load the state into a new one, before its first next()")
-        source = self._settings.source
         if not isinstance(state, Mapping) or state.get("version") != _VERSION:
             raise CheckpointError(f"this is no state that state_dict() of this version of ordmap gives: {state!r}")
-        for name, ours in source.identity().items():
-            theirs = state.get(name, "missing")
-            if theirs != ours and not (name in source.by_chance and type(theirs) is type(ours)):
-                raise CheckpointError(f"the state has the {name} {theirs!r}, and here it is {ours!r}")
-        epoch, position = state.get("epoch"), state.get("position")
-        if type(epoch) is not int or type(position) is not int or min(epoch, position) < 0:
-            raise CheckpointError(f"the state has the epoch {epoch!r} and the position {position!r}")
-        source.resume(Place(epoch, position), state)
+        self._settings.source.resume(state)
 
     @property
     def stats(self) -> Stats:
@@ -254,7 +248,12 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
                 return self._ready.pop()
             given = self._opened().take()
             if given is None:
-                self.close()
+                if self._closed or not self._settings.source.turn():
+                    self.close()
+                else:
+                    self._opened().go_on(self._run())
+                    if self._closed:  # meanwhile, from another thread, which found the run before this one
+                        self._close_run(self._dropped)
             elif type(given) is list:
                 self._ready = given
             else:
@@ -276,19 +275,24 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         """Return the window, beginning the run if this is the first time."""
         if self._window is None:
             settings = self._settings
-            pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
-            job = Job(settings.compute, settings.subject, pace.patience, settings.item_timeout)
-            run = settings.backend.open(job)
-            self._dropped = weakref.finalize(self, close_dropped, run, self._process)
-            self._dropped.atexit = False  # pools end by themselves then, and in time
-            self._window = Window(settings.source, run, pace, settings.retries)
+            pace = self._pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
+            self._window = Window(settings.source, self._run(), pace, settings.retries)
             if self._closed:  # meanwhile, from another thread or a signal handler, which found nothing yet to end
                 self._window.wake()
-                self._close_run()
+                self._close_run(self._dropped)
         return self._window
 
-    def _close_run(self) -> None:
-        dropped = self._dropped
+    def _run(self) -> Run:
+        """Begin a run, of the dataset as it is now, in place of any that there was."""
+        settings = self._settings
+        job = Job(settings.compute, settings.subject, self._pace.patience, settings.item_timeout, settings.seed)
+        run = settings.backend.open(job)
+        before, self._dropped = self._dropped, weakref.finalize(self, close_dropped, run, self._process)
+        self._dropped.atexit = False  # pools end by themselves then, and in time
+        self._close_run(before)
+        return run
+
+    def _close_run(self, dropped: weakref.finalize[Any, Any] | None) -> None:
         if dropped is not None and (found := dropped.peek()) is not None:
             close_run(*found[2])
             dropped.detach()  # at the end: what an exception cuts short is done when the iterator is dropped

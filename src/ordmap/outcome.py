@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ordmap.errors import OrdmapError, RemoteError
 from ordmap.interrupts import came_by_a_signal
+from ordmap.item import InHand, current
 
 __all__ = [
     "Answer",
@@ -95,35 +96,38 @@ class Answer(NamedTuple):
 
 def run_chunk(
     compute: Callable[[Any], Any],
-    keys: Iterable[Any],
+    hand: InHand,
     patience: float | None,
-    outcomes: list[Any] | None = None,
+    keys: Iterable[Any] | None = None,
     *,
     in_worker: bool = True,
 ) -> tuple[list[Any], float]:
-    """Run the items of one chunk in order: their outcomes, and the seconds that they took.
+    """Run the items of the chunk in hand, in order: their outcomes, and the seconds that they took.
 
-    Once the chunk has taken ``patience`` seconds the rest is left undone (``None``: never). An empty list of
-    ``outcomes`` may be given, for others to see how far this is. ``in_worker``: an item that forks does so for itself,
-    and its child, when it comes back here, ends: it would be one more worker, whom nobody tells to end.
+    Once the chunk has taken ``patience`` seconds the rest is left undone (``None``: never). ``keys``: where they are
+    taken from, if not from there. ``in_worker``: an item that forks does so for itself, and its child, when it comes
+    back here, ends: it would be one more worker, whom nobody tells to end.
     """
     here = os.getpid() if in_worker else None
-    if outcomes is None:
-        outcomes = []
+    outcomes = hand.outcomes
     clock = time.perf_counter
     began = clock()
     give_up = began + patience if patience is not None else float("inf")
-    for key in keys:
-        try:
-            outcomes.append(compute(key))
-        except BaseException as error:
-            # The frame of this loop is of no interest to the user.
-            error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
-            outcomes.append(Raised(error))
-        if here is not None and os.getpid() != here:
-            end_child(outcomes[-1])
-        if clock() >= give_up:
-            break
+    before = current.set(hand)
+    try:
+        for key in hand.keys if keys is None else keys:
+            try:
+                outcomes.append(compute(key))
+            except BaseException as error:
+                # The frame of this loop is of no interest to the user.
+                error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
+                outcomes.append(Raised(error))
+            if here is not None and os.getpid() != here:
+                end_child(outcomes[-1])
+            if clock() >= give_up:
+                break
+    finally:
+        current.reset(before)
     return outcomes, clock() - began
 
 

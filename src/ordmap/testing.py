@@ -19,6 +19,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import random
 import threading
 import time
 import traceback
@@ -37,8 +38,10 @@ from ordmap import (
     OrdmapError,
     RemoteError,
     WorkerDiedError,
+    item_rng,
     ordered_imap,
     ordered_map,
+    worker_info,
 )
 from ordmap.backends import Backend, resolve
 from ordmap.backends.promises import Grade
@@ -120,6 +123,22 @@ class _Plain:
 
     def __getitem__(self, index: int) -> Any:
         return self.fn(index)
+
+
+class _Epochs:
+    """A dataset that is told of the end of each epoch, and gets longer by it."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+
+    def __len__(self) -> int:
+        return 4 + self.ended
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self.ended, index
+
+    def on_epoch_end(self) -> None:
+        self.ended += 1
 
 
 class NeedsTwoError(Exception):
@@ -708,6 +727,67 @@ class BackendContract:
         for _ in iterator:
             lengths.append(len(iterator))
         assert lengths == [6, 5, 4, 3, 2, 1, 0]
+
+    # random numbers, and going on
+
+    def test_the_random_numbers_are_those_of_the_seed_the_epoch_and_the_index(
+        self, backend: Any, grade: Callable[[str], Grade]
+    ) -> None:
+        globals_too = grade("random numbers").word == "kept"
+
+        def work(index: int) -> list[Any]:
+            own = item_rng()
+            return [index, own.random(), item_rng().random(), globals_too and random.random()]  # noqa: S311
+
+        def found(backend: Any, **options: Any) -> list[Any]:
+            return list(ordered_imap(_Plain(9, work), backend=backend, epochs=2, **options))
+
+        expected = found("serial", seed=3)
+        assert found(backend, seed=3) == found(backend, seed=3, prefetch=8, chunksize=4) == expected
+        assert found(backend, seed=3, shuffle=True)[5] in expected
+        assert not any(one in expected for one in [*found(backend, seed=4), *found(backend)])
+        assert len({number for _, *numbers in expected for number in numbers if number}) == 18 * (2 + globals_too)
+
+    def test_an_item_knows_which_it_is_and_who_computes_it(self, backend: Any, resolved: Backend) -> None:
+        def work(index: int) -> Any:
+            found = worker_info()
+            if index % 3 == 2 and found is not None and found.attempt < 3:
+                raise LookupError(index)
+            return found
+
+        def check(items: Iterator[Any], indices: range) -> None:
+            workers = max(resolved.workers, 1)
+            for place, info in enumerate(items):
+                index = indices[place % len(indices)]
+                assert info[1:] == (workers, index, place // len(indices), 3 if index % 3 == 2 else 1)
+                assert info.worker is None or info.worker in range(workers)
+
+        check(ordered_imap(_Plain(10, work), backend=backend, epochs=2, retries=2), range(10))
+        check(ordered_imap(_Plain(9, work), backend=backend, indices=range(8, 0, -1), retries=2), range(8, 0, -1))
+        check(ordered_map(work, range(10), backend=backend, prefetch=8, chunksize=4, retries=2), range(10))
+        assert worker_info() is None
+
+    def test_another_goes_on_where_one_was(self, backend: Any) -> None:
+        def made(backend: Any) -> OrderedIterator[Any]:
+            return ordered_imap(_Plain(7, _double), backend=backend, epochs=2, shuffle=True, seed=1)
+
+        whole = list(made("serial"))
+        for position in (0, 3, 7, 13, 14):
+            with made(backend) as one:
+                assert list(itertools.islice(one, position)) == whole[:position]
+            other = made(backend)
+            other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+            assert list(other) == whole[position:]
+
+    def test_the_dataset_hears_of_the_end_of_each_epoch(self, backend: Any) -> None:
+        dataset = _Epochs()
+        iterator = ordered_imap(dataset, backend=backend, epochs=3, prefetch=8)
+        assert list(itertools.islice(iterator, 4)) == [(0, n) for n in range(4)]
+        assert dataset.ended == 0
+        assert next(iterator) == (1, 0)
+        assert dataset.ended == 1
+        assert list(iterator) == [(1, n) for n in range(1, 5)] + [(2, n) for n in range(6)]
+        assert dataset.ended == 3
 
     # the pool and the way there
 

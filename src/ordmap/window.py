@@ -27,8 +27,9 @@ from itertools import pairwise
 from typing import Any
 
 from ordmap.backends import Run
+from ordmap.chunk import Chunk, Place
 from ordmap.errors import OrdmapError
-from ordmap.indices import Chunk, Place, Source
+from ordmap.indices import Source
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer, Raised, are_plain, failed_places, opened
 from ordmap.pace import Pace
@@ -49,12 +50,11 @@ class _Slot:
     ``rest`` are the slots that stand behind its own outcomes: what the worker handed back, and what is tried again.
     """
 
-    __slots__ = ("answer", "attempt", "chunk", "given", "position", "rest")
+    __slots__ = ("answer", "chunk", "given", "position", "rest")
 
-    def __init__(self, position: int, chunk: Chunk, attempt: int = 1) -> None:
+    def __init__(self, position: int, chunk: Chunk) -> None:
         self.position = position
         self.chunk = chunk
-        self.attempt = attempt
         self.answer: Answer | None = None
         self.given = 0
         self.rest: list[_Slot] = []
@@ -109,7 +109,7 @@ class Window:
         delivered = self.delivered
         for slot in self._slots:
             if slot.position <= delivered < slot.position + len(slot.chunk):
-                return Place(slot.chunk.epoch, slot.chunk.start + delivered - slot.position)
+                return slot.chunk.place.later(delivered - slot.position)
         return self._coming or self._source.place()
 
     def remaining(self) -> int | None:
@@ -156,6 +156,11 @@ class Window:
                 self._collect(wait=False)
                 if self._slots[0].answer is not None:
                     break
+
+    def go_on(self, run: Run) -> None:
+        """Go on with another run, once nothing is left of this one and its source has turned to another epoch."""
+        self._run = run
+        self._exhausted = False
 
     def take(self) -> list[Any] | Raised | None:
         """Give out what comes next, waiting for it; ``None``: there is nothing left, or `wake` was called.
@@ -261,7 +266,7 @@ class Window:
                 slot.rest = [_Slot(position + done + i * size, part) for i, part in parts]
                 for part in slot.rest:
                     heapq.heappush(self._handed_back, part)
-            if slot.attempt <= self._retries and not answer.plain:
+            if slot.chunk.attempt <= self._retries and not answer.plain:
                 self._try_again(slot, failed_places(answer.outcomes))
 
     def _try_again(self, slot: _Slot, places: Sequence[int]) -> None:
@@ -281,11 +286,12 @@ class Window:
 
         rest = []
         for place, stop in pairwise((*places, len(outcomes))):
-            again = _Slot(position + place, chunk.part(place, place + 1), slot.attempt + 1)
+            again = _Slot(position + place, chunk.part(place, place + 1))
+            again.chunk.attempt += 1
             heapq.heappush(self._handed_back, again)
             rest.append(again)
             if place + 1 < stop:
-                fine = _Slot(position + place + 1, chunk.part(place + 1, stop), slot.attempt)
+                fine = _Slot(position + place + 1, chunk.part(place + 1, stop))
                 fine.answer = part(place + 1, stop)
                 rest.append(fine)
         slot.rest[:0] = rest
@@ -322,7 +328,7 @@ class Window:
             for place in range(first, min(first + _AT_ONCE, len(outcomes))):
                 outcome = opened(outcomes[place])
                 if type(outcome) is Raised:
-                    if slot.attempt <= self._retries and slot.chunk.error is None:  # it came, and can't be opened
+                    if slot.chunk.attempt <= self._retries and slot.chunk.error is None:  # it came, and can't be opened
                         self._try_again(slot, [place])
                         break
                     if not results:
@@ -338,8 +344,8 @@ class Window:
         return None
 
     def _hand_out_failure(self, slot: _Slot, answer: Answer, raised: Raised) -> Raised:
-        place = slot.given
-        raised.locate(slot.chunk.indices[place], slot.chunk.epoch, answer.worker, slot.attempt)
+        place, chunk = slot.given, slot.chunk
+        raised.locate(chunk.indices[place], chunk.place.epoch, answer.worker, chunk.attempt)
         answer.outcomes[place] = None
         slot.given += 1
         self._finished -= 1

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 from ordmap.backends.promises import Grade
-from ordmap.indices import Chunk
+from ordmap.chunk import Chunk
 from ordmap.outcome import Answer
 
 __all__ = ["BACKENDS", "Backend", "Job", "Run", "resolve"]
@@ -35,10 +35,10 @@ class Job:
 
     ``subject`` is the dataset or function that the user gave. ``patience`` is the time in seconds after which a worker
     hands back the rest of a chunk (``None``: never), and ``limit`` the time after which an item is given up (``None``:
-    never).
+    never). ``seed`` gives the items' random numbers (``None``: chance).
     """
 
-    __slots__ = ("compute", "limit", "patience", "subject")
+    __slots__ = ("compute", "limit", "patience", "seed", "subject")
 
     def __init__(
         self,
@@ -46,11 +46,13 @@ class Job:
         subject: object,
         patience: float | None = None,
         limit: float | None = None,
+        seed: int | None = None,
     ) -> None:
         self.compute = compute
         self.subject = subject
         self.patience = patience
         self.limit = limit
+        self.seed = seed
 
 
 class Run(Protocol):

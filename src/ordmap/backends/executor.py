@@ -34,9 +34,9 @@ from ordmap.backends import Job
 from ordmap.backends.inputs import portable
 from ordmap.backends.pool import POOL_CLOSED, worker_count
 from ordmap.backends.promises import row, weaker
-from ordmap.backends.remote import Key, Payload, Reply, compute_chunk, hold, let_go
+from ordmap.backends.remote import Key, Payload, Reply, Rules, compute_chunk, hold, let_go
+from ordmap.chunk import Chunk
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
-from ordmap.indices import Chunk
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer
 
@@ -158,7 +158,8 @@ class ExecutorRun:
         self._executor = executor
         self._workers = workers
         self._processes = processes
-        self._rules = (job.patience, job.limit)
+        alone = not shipment.shared and workers == processes
+        self._rules = Rules(job.patience, job.limit, job.seed, workers, alone)
         self._shipment = shipment
         self._tell_closed = closed
         self._open = True
@@ -239,7 +240,9 @@ class ExecutorRun:
             with self._lock:
                 self._payload_for[payload_for] = task
         try:
-            future = self._executor.submit(compute_chunk, self._shipment.key, task, payload, chunk.keys, *self._rules)
+            future = self._executor.submit(
+                compute_chunk, self._shipment.key, task, payload, chunk.keys, chunk.label, self._rules
+            )
         except BrokenExecutor as error:
             raise _died(error) from error
         except Exception as error:
@@ -332,6 +335,9 @@ class FromExecutor:
         parent_death=weaker("as the executor does it"),
         timeouts=NO_TIMEOUTS,
         retries=NO_DEATHS,
+        random_numbers=weaker(
+            "`item_rng()` does; the global generators do where each worker is a process with one item at a time"
+        ),
         no_guard=weaker("lambdas and classes from `__main__` travel; whether its workers run `__main__` is up to it"),
     )
 

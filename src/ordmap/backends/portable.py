@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.util
@@ -23,7 +24,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import spawn
 from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
 
 from ordmap.backends import Job, remote
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
@@ -32,6 +34,7 @@ from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal
+from ordmap.rng import differ
 
 __all__ = ["Processes", "Spawn"]
 
@@ -42,6 +45,7 @@ _GRACE = 0.5
 _LEAVE = 5.0
 
 _LAUNCHED = "what an item has launched and left goes on"
+_RANDOM_NUMBERS = weaker("an item that took too long, and goes on, may take some of the global generators' numbers")
 _WORKER_DEATH = weaker("`WorkerDiedError` ends the run; which item did it is not known")
 
 
@@ -160,7 +164,13 @@ class Processes(ProcessPool):
     """
 
     name = "processes"
-    promises = row(clean=weaker(_LAUNCHED), worker_death=_WORKER_DEATH, timeouts=NO_TIMEOUTS, retries=NO_DEATHS)
+    promises = row(
+        clean=weaker(_LAUNCHED),
+        worker_death=_WORKER_DEATH,
+        timeouts=NO_TIMEOUTS,
+        retries=NO_DEATHS,
+        random_numbers=_RANDOM_NUMBERS,
+    )
 
     def _prepare(self) -> None:
         if self._life.recycles:
@@ -280,6 +290,7 @@ class Spawn(Processes):
         worker_death=_WORKER_DEATH,
         timeouts=NO_TIMEOUTS,
         retries=NO_DEATHS,
+        random_numbers=_RANDOM_NUMBERS,
     )
 
     def _forks(self) -> bool:
@@ -314,8 +325,10 @@ def _fork_context() -> BaseContext:
                 return ForkProcess._Popen(process_obj)
 
     class Context(ForkContext):
-        Process = Worker
+        def Process(self, *args: Any, **kwargs: Any) -> Worker:  # type: ignore[override]  # noqa: N802
+            return _numbered(Worker(*args, **kwargs), numbers)
 
+    numbers = itertools.count()
     return Context()
 
 
@@ -336,7 +349,22 @@ class _SpawnedWorker(SpawnProcess):
 
 
 class _SpawnContext(SpawnContext):
-    Process = _SpawnedWorker
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = itertools.count()
+
+    def Process(self, *args: Any, **kwargs: Any) -> _SpawnedWorker:  # type: ignore[override]  # noqa: N802
+        """Make a worker, which has the next number."""
+        return _numbered(_SpawnedWorker(*args, **kwargs), self._numbers)
+
+
+_Numbered = TypeVar("_Numbered", bound=BaseProcess)
+
+
+def _numbered(process: _Numbered, numbers: Iterator[int]) -> _Numbered:
+    """Give a process the next number, by which it knows itself."""
+    process.ordmap_number = next(numbers)  # type: ignore[attr-defined]
+    return process
 
 
 _preparation_data = spawn.get_preparation_data
@@ -367,6 +395,8 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_parent()
     refuse_breakpoints()
+    remote.be_worker(multiprocessing.current_process().ordmap_number)  # type: ignore[attr-defined]
+    differ(inherited=True)
     if pickled is not None:
         life = pickle.loads(pickled)
     if life.initializer is not None:

@@ -44,6 +44,8 @@ PROMISES: dict[str, str] = {
     "timeouts": "An item that runs for longer than `item_timeout` costs itself only, and is ended.",
     "retries": "Exceptions, time-outs and deaths alike are tried again `retries` times, and meet `on_error`.",
     "own exception": "The user's exception arrives as itself, with cause, context and notes.",
+    "random numbers": "With `seed=`, `item_rng()` and the global generators give what (seed, epoch, index) give.",
+    "resumable": "`load_state_dict()` goes on with exactly the next item, wherever the state is from.",
     "shipped once": "The dataset reaches each worker once a run, never with each task.",
     "no guard": 'Lambdas, closures and classes from `__main__` work, without `if __name__ == "__main__":`.',
 }

@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 from ordmap.backends.inputs import TRAVELLING, unpacking
 from ordmap.backends.pool import initializer_failed
 from ordmap.errors import RemoteError
+from ordmap.item import InHand, Label
 from ordmap.outcome import approximate_nbytes, one_line, pack, run_chunk
+from ordmap.rng import differ, note_inherited, seeding
 
-__all__ = ["Key", "Payload", "Reply", "compute_chunk", "disable", "hold", "let_go"]
+__all__ = ["Key", "Payload", "Reply", "Rules", "be_worker", "compute_chunk", "disable", "hold", "let_go"]
 
 #: The process that a run belongs to, and the run's number there.
 Key = tuple[str, int]
@@ -31,6 +33,20 @@ class Payload(NamedTuple):
 
     data: bytes
     live: frozenset[Key]
+
+
+class Rules(NamedTuple):
+    """What a run has all its chunks computed by.
+
+    ``patience``, ``limit`` and ``seed``: see `ordmap.backends.Job`. ``workers``: how many compute at the same time;
+    ``alone``: whether each of them has a process of its own, and its global generators.
+    """
+
+    patience: float | None
+    limit: float | None
+    seed: int | None
+    workers: int
+    alone: bool
 
 
 class Reply(NamedTuple):
@@ -51,6 +67,26 @@ _held: dict[Key, _Entry] = {}
 
 #: What the initializer of this worker raised.
 _fault: BaseException | None = None
+
+#: The number of this worker, where its pool is our own.
+_number: int | None = None
+
+
+def _begin_anew() -> None:
+    """After a fork, in the child."""
+    global _number
+    _number = None
+    note_inherited()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+def be_worker(number: int) -> None:
+    """Have this process be the worker of a pool that has this number."""
+    global _number
+    _number = number
 
 
 def disable(fault: BaseException) -> None:
@@ -81,7 +117,7 @@ def _rebuilt(data: bytes, worker: str) -> Callable[[Any], Any]:
 
 
 def compute_chunk(  # noqa: PLR0917  an executor's tasks
-    key: Key, task: int, payload: Payload | None, keys: Sequence[Any], patience: float | None, limit: float | None
+    key: Key, task: int, payload: Payload | None, keys: Sequence[Any], label: Label, rules: Rules
 ) -> Reply:
     """Run the items of a chunk, in a worker.
 
@@ -93,6 +129,7 @@ def compute_chunk(  # noqa: PLR0917  an executor's tasks
     worker = f"{platform.node()}:{os.getpid()}"
     if _fault is not None:
         raise initializer_failed(_fault, worker)
+    differ(inherited=True)
     entry = _held.get(key)
     if entry is None:
         if payload is None:
@@ -103,13 +140,18 @@ def compute_chunk(  # noqa: PLR0917  an executor's tasks
     compute = entry.compute
     if type(keys) is list and type(keys[0]) in TRAVELLING:
         compute = unpacking(compute)
-    if limit is None:
-        outcomes, elapsed = run_chunk(compute, keys, patience)
+    here = entry.owner == os.getpid()
+    hand = InHand(_number, rules.workers)
+    hand.take(keys, label, rules.seed)
+    if rules.seed is not None and rules.alone and not here:
+        compute = seeding(compute, hand)
+    if rules.limit is None:
+        outcomes, elapsed = run_chunk(compute, hand, rules.patience)
     else:
         from ordmap.backends.watch import run_in_time  # the process engine does without
 
-        outcomes, elapsed = run_in_time(compute, keys, patience, limit)
-    if entry.owner == os.getpid():
+        outcomes, elapsed = run_in_time(compute, hand, rules.patience, rules.limit)
+    if here:
         return Reply(outcomes, elapsed, approximate_nbytes(outcomes), worker)
     packed, nbytes = pack(outcomes)
     return Reply(packed, elapsed, nbytes, worker)

@@ -12,8 +12,10 @@ from typing import Self
 
 from ordmap.backends import Job
 from ordmap.backends.promises import refused, row, weaker
-from ordmap.indices import Chunk
+from ordmap.chunk import Chunk
+from ordmap.item import InHand
 from ordmap.outcome import Answer, Raised, approximate_nbytes, run_chunk
+from ordmap.rng import borrowing
 
 __all__ = ["Serial"]
 
@@ -60,7 +62,10 @@ class _SerialRun:
         if not wait or not self._waiting:
             return ()
         ticket, chunk = self._waiting.popleft()
-        outcomes, elapsed = run_chunk(self._job.compute, chunk.keys, self._job.patience, in_worker=False)
+        job, hand = self._job, InHand(0, 1)
+        hand.take(chunk.keys, chunk.label, job.seed)
+        compute = job.compute if job.seed is None else borrowing(job.compute, hand)
+        outcomes, elapsed = run_chunk(compute, hand, job.patience, in_worker=False)
         if _is_ctrl_c(outcomes[-1]) and threading.current_thread() is threading.main_thread():
             raise outcomes.pop().error
         return [(ticket, Answer(outcomes, elapsed, approximate_nbytes(outcomes), "of the caller"))]

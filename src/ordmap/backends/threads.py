@@ -15,8 +15,9 @@ from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, Life, Pool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
 from ordmap.backends.watch import Watch
+from ordmap.chunk import Chunk
 from ordmap.errors import OrdmapError
-from ordmap.indices import Chunk
+from ordmap.item import InHand
 from ordmap.outcome import Answer, approximate_nbytes, run_chunk
 
 __all__ = ["Threads"]
@@ -41,6 +42,7 @@ class Threads(Pool):
         worker_death=refused("a thread can't die by itself: what kills an item kills the program"),
         parent_death=weaker("the threads are in the calling process"),
         timeouts=weaker("a thread can't be ended: it is left alone with the item, and another takes its place"),
+        random_numbers=weaker("`item_rng()` does; the global generators are those of all threads, and are left alone"),
     )
 
     def __init__(
@@ -84,8 +86,9 @@ class _Crew:
         self._watched: dict[threading.Thread, tuple[_ThreadsRun, int, Watch]] = {}
         self._threads: list[threading.Thread] = []
         self._names = (f"ordmap-{number}" for number in itertools.count())
-        for _ in range(size):
-            self._threads.append(self._hired(self._work))
+        self.size = size
+        for number in range(size):
+            self._threads.append(self._hired(partial(self._work, number)))
 
     def _hired(self, work: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=work, name=next(self._names), daemon=True)
@@ -136,34 +139,33 @@ class _Crew:
         """
         with self._lock:
             run, ticket, watch = self._watched.get(other, (None, 0, None))
-            given = watch.give_up() if watch is not None and not self._left else None
-            if run is None or given is None:
+            if run is None or watch is None or self._left or (given := watch.give_up()) is None:
                 return
             del self._watched[other]
             self._threads.remove(other)
             self._threads.append(threading.current_thread())
         run.answer(ticket, *given, other.name)
-        self._work()
+        self._work(watch.worker)
 
-    def _work(self) -> None:
+    def _work(self, number: int | None) -> None:
         life, fault = self._life, None
         if life.initializer is not None:
             try:
                 life.initializer(*life.initargs)
             except BaseException as error:
                 fault = error
-        self._serve(fault)
+        self._serve(number, fault)
         if life.finalizer is not None and fault is None:
             life.finalizer()
 
-    def _serve(self, fault: BaseException | None) -> None:
+    def _serve(self, number: int | None, fault: BaseException | None) -> None:
         this = threading.current_thread()
         while (task := self.tasks.get()) is not None:
             run, ticket, chunk = task
             self._busy.add(this)
             wanted = True
             try:
-                wanted = run.work(ticket, chunk, fault, this.name)
+                wanted = run.work(ticket, chunk, fault, this.name, number)
             except BaseException as error:  # whatever it is, somebody waits for an answer
                 run.give_up(error)
             self._busy.discard(this)
@@ -195,19 +197,20 @@ class _ThreadsRun:
             raise OrdmapError(POOL_CLOSED)
         self._crew.tasks.put((self, ticket, chunk))
 
-    def work(self, ticket: int, chunk: Chunk, fault: BaseException | None, worker: str) -> bool:
+    def work(self, ticket: int, chunk: Chunk, fault: BaseException | None, worker: str, number: int | None) -> bool:
         """Run a chunk, in a worker's thread; ``False``: it was given up, and this thread with it."""
         if not self._open:
             return True
         if fault is not None:
             self._answers.put(initializer_failed(fault, worker))
             return True
-        job = self._job
-        keys = chunk.keys if job.patience is not None else takewhile(lambda _: self._open, chunk.keys)
+        job, hand = self._job, InHand(number, self._crew.size)
+        hand.take(chunk.keys, chunk.label, job.seed)
+        keys = None if job.patience is not None else takewhile(lambda _: self._open, chunk.keys)
         if job.limit is None:
-            ran = run_chunk(job.compute, keys, job.patience)
+            ran = run_chunk(job.compute, hand, job.patience, keys)
         else:
-            watch = Watch(job.compute, keys, job.limit)
+            watch = Watch(job.compute, hand, job.limit, keys)
             self._crew.watch(self, ticket, watch)
             given = watch.run(job.patience)
             if given is None:

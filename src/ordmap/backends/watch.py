@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from ordmap.item import InHand
 from ordmap.limit import FRAME, timed, too_long
 from ordmap.outcome import Raised, run_chunk
 
@@ -30,22 +31,29 @@ _MOMENT = 0.001
 class Watch:
     """A chunk that one thread runs and others watch."""
 
-    def __init__(self, compute: Callable[[Any], Any], keys: Iterable[Any], limit: float) -> None:
+    def __init__(
+        self, compute: Callable[[Any], Any], hand: InHand, limit: float, keys: Iterable[Any] | None = None
+    ) -> None:
         self._compute = timed(compute, limit)
-        self._keys = keys
+        self._hand = hand
+        self._keys = hand.keys if keys is None else keys
         self._limit = limit
         self._lock = threading.Lock()
-        self._outcomes: list[Any] = []
         self._thread = 0
         self._items = 0  # that have begun
         self._first_began = 0.0
         self._began: float | None = None  # when the present item did
         self._given_up = False
 
+    @property
+    def worker(self) -> int | None:
+        """The number of the worker that runs it."""
+        return self._hand.worker
+
     def run(self, patience: float | None) -> tuple[list[Any], float] | None:
         """Run the chunk, in this thread; see `run_chunk`. ``None``: nobody wants it any more."""
         self._thread = threading.get_ident()
-        ran = run_chunk(self._compute, self._begun(), patience, self._outcomes)
+        ran = run_chunk(self._compute, self._hand, patience, self._begun())
         with self._lock:
             self._began = None
             return None if self._given_up else ran
@@ -76,7 +84,8 @@ class Watch:
         """Return the outcomes so far, and how long they took, if the present item takes too long: it is one of them."""
         with self._lock:
             began = self._began
-            if began is None or self._given_up or len(self._outcomes) >= self._items:
+            done = self._hand.outcomes
+            if began is None or self._given_up or len(done) >= self._items:
                 return None
             elapsed = time.perf_counter() - began
             if elapsed <= self._limit:
@@ -84,17 +93,17 @@ class Watch:
             stack = _stack(self._thread)  # which can't go on to another item before this lock is free
             error = too_long(self._limit, elapsed, "was left alone in its thread", stack)
             # It may have come to its end just now, as one more outcome.
-            outcomes = [*self._outcomes[: self._items - 1], Raised(error, stack)]
-            self._outcomes.clear()  # the thread may have this list for ever
+            outcomes = [*done[: self._items - 1], Raised(error, stack)]
+            done[:] = [None] * len(done)  # the thread may have this list for ever
             self._given_up = True
         return outcomes, began - self._first_began
 
 
 def run_in_time(
-    compute: Callable[[Any], Any], keys: Iterable[Any], patience: float | None, limit: float
+    compute: Callable[[Any], Any], hand: InHand, patience: float | None, limit: float
 ) -> tuple[list[Any], float]:
     """Run a chunk in a thread of its own, which is left alone with an item that takes too long. See `run_chunk`."""
-    watch = Watch(compute, keys, limit)
+    watch = Watch(compute, hand, limit)
     ended: SimpleQueue[tuple[list[Any], float] | BaseException | None] = SimpleQueue()
 
     def run() -> None:

@@ -18,6 +18,7 @@ from ordmap.engine import channel
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
+from ordmap.rng import differ
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -40,6 +41,7 @@ class Fork:
             last_words = LastWords(file)
             seat = Seat(
                 number,
+                crew.size,
                 crew.board,
                 tasks,
                 offers,
@@ -130,6 +132,7 @@ def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool) 
             util._finalizer_registry.clear()
             util._run_after_forkers()
         _renew_streams()
+        differ()
     except BaseException:
         os._exit(1)
     work(seat)

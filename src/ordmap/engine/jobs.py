@@ -56,7 +56,8 @@ class Jobs:
             return None
         known, number = self._kept
         same = known.subject is job.subject and type(known.compute) is type(job.compute)
-        return number if same and (known.patience, known.limit) == (job.patience, job.limit) else None
+        alike = (known.patience, known.limit, known.seed) == (job.patience, job.limit, job.seed)
+        return number if same and alike else None
 
     def forget(self, number: int) -> None:
         """Have the workers let go of a job that no run needs any more, unless it is kept."""

@@ -12,13 +12,14 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ordmap.chunk import Chunk
 from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.message import MOST_ORDERS, Order, send_orders, unpacked_orders
 from ordmap.interrupts import uninterrupted
+from ordmap.item import Label
 from ordmap.outcome import Raised
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ class Task:
     item behind ``keys`` killed its worker: it ends the answer.
     """
 
-    __slots__ = ("dead", "deaths", "keys", "patient", "run", "serials", "size", "ticket")
+    __slots__ = ("dead", "deaths", "keys", "label", "patient", "run", "serials", "size", "ticket")
 
-    def __init__(self, run: EngineRun, ticket: int, keys: range | bytes, size: int) -> None:
+    def __init__(self, run: EngineRun, ticket: int, keys: range | bytes, size: int, label: Label) -> None:
         self.run = run
+        self.label = label
         self.ticket = ticket
         self.keys = keys
         self.size = size
@@ -53,12 +55,12 @@ class Task:
         self.deaths = 0
 
     @classmethod
-    def of(cls, run: EngineRun, ticket: int, keys: Sequence[Any]) -> Task:
+    def of(cls, run: EngineRun, ticket: int, chunk: Chunk) -> Task:
         """Return the task for a chunk of a run, whose keys are made ready to travel."""
-        size = len(keys)
+        keys, size = chunk.keys, len(chunk)
         if not isinstance(keys, range):
             keys = pickle.dumps(keys, pickle.HIGHEST_PROTOCOL)
-        return cls(run, ticket, keys, size)
+        return cls(run, ticket, keys, size, chunk.label)
 
     def cut(self, size: int) -> None:
         """Leave but the first items."""
@@ -70,7 +72,7 @@ class Task:
 
     def order(self) -> Order:
         """Return how a worker is told of it."""
-        return Order(self.run.number, self.serials[-1], self.patient, self.keys)
+        return Order(self.run.number, self.serials[-1], self.patient, self.keys, self.label)
 
 
 class Ledger:

@@ -3,7 +3,7 @@
 To the workers, on the channel that all share, *tasks*: records of fixed size, then the pickled inputs, if any, which
 lie in a file where they are long. A record is a row of chunks: ``count`` chunks of ``size`` indices each (the last may
 be shorter), numbered from ``serial``; or one chunk whose inputs begin at byte ``start`` of all inputs, ``size`` bytes
-long.
+long, and whose first index is ``stop`` (-1: the inputs are the indices).
 
 To one worker, on its own channel, *notices*: a job to hold, or a run that is over. From a worker, on its own channel,
 *news*: an answer, or a word on the worker itself. What is long comes in a file.
@@ -18,6 +18,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from ordmap.engine import channel
+from ordmap.item import Label
 
 __all__ = [
     "ANSWER",
@@ -38,11 +39,14 @@ __all__ = [
 ]
 
 _COUNT = Struct("<I")
-_RECORD = Struct("<BBxxIQIxxxxQqqq")  # kind, patient, run, serial, count, size, start, stop, step
+_RECORD = Struct("<BBHIQIxxxxQqqqQ")  # kind, patient, attempt, run, serial, count, size, start, stop, step, epoch
 _RANGE, _PICKLED = 1, 2
 
 #: Bytes of inputs up to which they are in the message itself: a channel has room for many short ones.
 _SMALL = 1024
+
+#: The highest attempt that a worker hears of.
+_MOST_ATTEMPTS = 0xFFFF
 
 #: Orders that one message holds at most.
 MOST_ORDERS = 256
@@ -64,6 +68,7 @@ class Order(NamedTuple):
     serial: int
     patient: bool
     keys: range | bytes  # bytes: a pickled list
+    label: Label = Label()
 
 
 def send_orders(end: socket.socket, orders: Sequence[Order]) -> bool:
@@ -80,9 +85,10 @@ def send_orders(end: socket.socket, orders: Sequence[Order]) -> bool:
 
 def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
     """Return the records and the inputs of these orders; chunks of indices that go on from each other share one."""
-    run, serial, patient, row = orders[0]
+    run, serial, patient, row, label = orders[0]
     if len(orders) == 1 and isinstance(row, range):  # by far the most
-        head = (_RANGE, patient, run, serial, 1, len(row), row.start, row.stop, row.step)
+        tried = min(label.attempt, _MOST_ATTEMPTS)
+        head = (_RANGE, patient, tried, run, serial, 1, len(row), row.start, row.stop, row.step, label.epoch)
         return _COUNT.pack(1) + _RECORD.pack(*head), b""
     records: list[bytes] = []
     bodies: list[bytes] = []
@@ -90,9 +96,11 @@ def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
     i = 0
     while i < len(orders):
         order = orders[i]
-        keys = order.keys
+        keys, (epoch, tried, first) = order.keys, order.label
+        tried = min(tried, _MOST_ATTEMPTS)
         if isinstance(keys, bytes):
-            record = (_PICKLED, order.patient, order.run, order.serial, 1, len(keys), place, 0, 0)
+            index = -1 if first is None else first
+            record = (_PICKLED, order.patient, tried, order.run, order.serial, 1, len(keys), place, index, 0, epoch)
             bodies.append(keys)
             place += len(keys)
             i += 1
@@ -100,7 +108,8 @@ def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
             count = _row(orders, i)
             last = orders[i + count - 1].keys
             stop = last.stop if isinstance(last, range) else keys.stop
-            record = (_RANGE, order.patient, order.run, order.serial, count, len(keys), keys.start, stop, keys.step)
+            what = (count, len(keys), keys.start, stop, keys.step)
+            record = (_RANGE, order.patient, tried, order.run, order.serial, *what, epoch)
             i += count
         records.append(_RECORD.pack(*record))
     return b"".join((_COUNT.pack(len(records)), *records)), b"".join(bodies)
@@ -108,7 +117,7 @@ def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
 
 def _row(orders: Sequence[Order], first: int) -> int:
     """Return how many orders from the first on are one row of chunks."""
-    run, serial, patient, keys = orders[first]
+    run, serial, patient, keys, label = orders[first]
     if not isinstance(keys, range):
         return 1
     count = 1
@@ -118,6 +127,7 @@ def _row(orders: Sequence[Order], first: int) -> int:
             order.run != run
             or order.serial != serial + count
             or order.patient != patient
+            or order.label != label
             or not isinstance(order.keys, range)
             or not isinstance(previous, range)
             or order.keys.step != keys.step
@@ -137,14 +147,15 @@ def unpacked_orders(message: bytes, inputs: bytes | None = None) -> Iterator[Ord
     if inputs is None:
         inputs = message[bodies:]
     for n in range(records):
-        kind, patient, run, serial, count, size, start, stop, step = _RECORD.unpack_from(
+        kind, patient, tried, run, serial, count, size, start, stop, step, epoch = _RECORD.unpack_from(
             message, _COUNT.size + n * _RECORD.size
         )
+        label = Label(epoch, tried, stop if kind == _PICKLED and stop >= 0 else None)
         if kind == _PICKLED:
-            yield Order(run, serial, bool(patient), inputs[start : start + size])
+            yield Order(run, serial, bool(patient), inputs[start : start + size], label)
         elif count == 1:
-            yield Order(run, serial, bool(patient), range(start, stop, step))
+            yield Order(run, serial, bool(patient), range(start, stop, step), label)
         else:
             row = range(start, stop, step)
             for i in range(count):
-                yield Order(run, serial + i, bool(patient), row[i * size : (i + 1) * size])
+                yield Order(run, serial + i, bool(patient), row[i * size : (i + 1) * size], label)

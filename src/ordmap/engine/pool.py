@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, Life, initializer_failed
+from ordmap.chunk import Chunk
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.ending import GENTLE, LEAVE_GENTLY, Death, end_workers, has_ended, reap
@@ -259,9 +260,9 @@ class Crew:
 
     # Tasks
 
-    def submit(self, run: EngineRun, ticket: int, keys: Sequence[Any]) -> None:
+    def submit(self, run: EngineRun, ticket: int, chunk: Chunk) -> None:
         """Have a chunk computed."""
-        task = Task.of(run, ticket, keys)
+        task = Task.of(run, ticket, chunk)
         with self._lock:
             self._refuse_to_nest()
             self._users += 1

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ordmap.backends.inputs import portable
 from ordmap.backends.pool import POOL_CLOSED
+from ordmap.chunk import Chunk
 from ordmap.errors import OrdmapError
-from ordmap.indices import Chunk
 from ordmap.outcome import Answer
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class EngineRun:
             raise OrdmapError(POOL_CLOSED)
         # At once: their source may use their memory again, and an item may be tried again.
         chunk.keys = portable(chunk.keys)
-        self.crew.submit(self, ticket, chunk.keys)
+        self.crew.submit(self, ticket, chunk)
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         return self.crew.collect(self, wait=wait)

@@ -113,6 +113,7 @@ def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int
     codec.find_classes = fill_main
     seat = Seat(
         number,
+        workers,
         board,
         socket.socket(fileno=taking),
         socket.socket(fileno=offers),

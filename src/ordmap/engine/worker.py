@@ -55,7 +55,9 @@ from ordmap.engine.message import (
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
 from ordmap.engine.wear import Wear
+from ordmap.item import InHand, current
 from ordmap.outcome import Raised, end_child, pack
+from ordmap.rng import seeding
 
 __all__ = ["Held", "Seat", "leashed", "work"]
 
@@ -78,17 +80,18 @@ _RETRY = 0.010
 class Held(NamedTuple):
     """A run's job, at a worker: what to call, and the seconds after which the rest of a chunk is handed back.
 
-    ``limit``: the seconds that an item may take.
+    ``limit``: the seconds that an item may take; ``seed``: what gives its random numbers.
     """
 
     compute: Callable[[Any], Any]
     patience: float | None
     limit: float | None
+    seed: int | None
 
     @classmethod
     def of(cls, job: Job) -> Held:
         """Return what a worker needs of a job."""
-        return cls(job.compute, job.patience, job.limit)
+        return cls(job.compute, job.patience, job.limit, job.seed)
 
 
 class _Unread(NamedTuple):
@@ -98,7 +101,7 @@ class _Unread(NamedTuple):
 
 
 class Seat(NamedTuple):
-    """What a worker is given: its number, its ends of the channels, and the jobs that it knows from the start.
+    """What a worker is given: its number, of so many, its ends of the channels, and the jobs that it knows.
 
     ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last
     run whose job is among them. ``allowance``: how many blocks, of how many bytes, it may have. ``leash`` is the end
@@ -106,6 +109,7 @@ class Seat(NamedTuple):
     """
 
     number: int
+    workers: int
     board: Board
     tasks: socket.socket
     offers: socket.socket
@@ -204,6 +208,8 @@ class _Worker:
         self._outbox = channel.Outbox(seat.results)
         self._clock = Clock(seat.last_words)
         self._wear = Wear(seat.life.most_items, seat.life.most_bytes)
+        self._hand = InHand(seat.number, seat.workers)
+        current.set(self._hand)
         self._pending: deque[Order] = deque()
         self._pending_since = 0.0
         self._waited = 0.0  # seconds, for the last chunk
@@ -231,7 +237,7 @@ class _Worker:
                 self._hand_over()
             finally:
                 self._ending = True
-                self._clock.stop()
+                self._put_down()
                 if life.finalizer is not None and not _forked:
                     life.finalizer()
         return 0 if self._told is None else -self._told
@@ -405,7 +411,7 @@ class _Worker:
             row[0] = 0
             return
         compute, keys = self._inputs(order, job)
-        outcomes: list[Any] = []
+        outcomes = self._hand.take(keys, order.label, job.seed)
         nbytes = 0
         kind = PLAIN
         lent: list[Block] = []
@@ -444,14 +450,19 @@ class _Worker:
                 self._abandon(lent)
                 return
         del result  # an idle worker keeps no result alive
-        self._clock.stop()
+        self._put_down()
         self._wear.note(len(outcomes))
         self._answer(NEWS.pack(kind, order.serial, clock() - began, nbytes + 32 * len(outcomes)), outcomes, lent)
         row[0] = 0
 
+    def _put_down(self) -> None:
+        """Note that the items of a chunk are done."""
+        self._hand.put_down()
+        self._clock.stop()
+
     def _abandon(self, lent: Sequence[Block]) -> None:
         """Leave the rest of a chunk undone, and what is done: its run is over."""
-        self._clock.stop()
+        self._put_down()
         self._take_back(lent)
         self._row[0] = 0
 
@@ -471,6 +482,8 @@ class _Worker:
             compute = unpacking(compute)
         if job.limit is not None:
             compute = self._clock.timed(compute, job.limit)
+        if job.seed is not None:
+            compute = seeding(compute, self._hand)
         return compute, keys if order.patient or len(keys) <= self._wear.left else keys[: self._wear.left]
 
     def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:

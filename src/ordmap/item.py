@@ -1,0 +1,109 @@
+"""What an item can know of itself: which one it is, and who computes it.
+
+A worker says once a chunk what it has `InHand`; how many outcomes there are by now says which item is being computed.
+So it costs an item nothing that it could ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+__all__ = ["InHand", "Label", "WorkerInfo", "current", "in_hand", "worker_info"]
+
+
+class Label(NamedTuple):
+    """What a worker is told of a chunk beside its keys.
+
+    ``first``: the index of its first item; ``None``: the keys are the indices.
+    """
+
+    epoch: int = 0
+    attempt: int = 1
+    first: int | None = None
+
+
+class WorkerInfo(NamedTuple):
+    """Who computes an item, and which.
+
+    ``worker`` is a number from 0 to ``workers`` - 1, which no other worker has at the same time (``None``: it is an
+    executor's of yours, which does not number them). ``index`` is that of the item, in its ``epoch`` (0, 1, …), and
+    ``attempt`` is 1 unless it is tried again.
+    """
+
+    worker: int | None
+    workers: int
+    index: int  # type: ignore[assignment]  # a tuple's own is of no use here
+    epoch: int
+    attempt: int
+
+
+class InHand:
+    """A chunk that is being computed: one item after the other, each of which adds to the outcomes.
+
+    ``saved``: the states that global generators had before they were set for an item; ``None``: they are not to be set.
+    """
+
+    __slots__ = ("generators", "keys", "label", "outcomes", "saved", "seed", "worker", "workers")
+
+    def __init__(self, worker: int | None, workers: int) -> None:
+        self.worker = worker
+        self.workers = workers
+        self.keys: Sequence[Any] = ()
+        self.label = Label()
+        self.seed: int | None = None
+        self.saved: dict[str, Any] | None = None
+        self.outcomes: list[Any] = []
+        self.generators: tuple[int, dict[str, Any]] | None = None  # of the item at this place, by name
+
+    def take(self, keys: Sequence[Any], label: Label, seed: int | None) -> list[Any]:
+        """Begin with a chunk; return its outcomes, to be added to."""
+        self.keys = keys
+        self.label = label
+        self.seed = seed
+        self.outcomes = []
+        return self.outcomes
+
+    def put_down(self) -> None:
+        """Note that nothing is being computed, and hold nothing of what was."""
+        self.keys = ()
+        self.saved = None
+        self.outcomes = []
+        self.generators = None
+
+    @property
+    def is_item(self) -> bool:
+        """Whether an item is being computed."""
+        return len(self.outcomes) < len(self.keys)
+
+    @property
+    def index(self) -> int:
+        """The index of the present item."""
+        place, first = len(self.outcomes), self.label.first
+        return int(self.keys[place]) if first is None else first + place
+
+
+current: ContextVar[InHand | None] = ContextVar("ordmap item", default=None)
+
+
+def in_hand() -> InHand | None:
+    """Return what is being computed here; ``None``: no item is."""
+    hand = current.get()
+    return hand if hand is not None and hand.is_item else None
+
+
+def worker_info() -> WorkerInfo | None:
+    """Return, inside an item, who computes it and which it is; ``None`` where no item is being computed.
+
+    Attention: a thread that an item starts is not inside it.
+
+    Example:
+        >>> from ordmap import ordered_map
+        >>> list(ordered_map(lambda letter: (worker_info().index, letter), "ab", workers=1))
+        [(0, 'a'), (1, 'b')]
+    """
+    hand = in_hand()
+    if hand is None:
+        return None
+    return WorkerInfo(hand.worker, hand.workers, hand.index, hand.label.epoch, hand.label.attempt)

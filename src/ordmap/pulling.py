@@ -1,0 +1,101 @@
+"""Pulling from somebody's iterable: no further than asked, from any position on, and with its end in mind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from itertools import islice
+from typing import Any
+
+from ordmap.errors import CheckpointError
+from ordmap.interrupts import came_by_a_signal
+
+__all__ = ["Puller", "close_generator", "length_of", "past"]
+
+#: Once the pulls for a chunk have taken this long (seconds) the source is slow: what there is goes to the workers.
+_SLOW = 0.001
+
+
+class Puller:
+    """Pulls from an iterable, no further than asked; what it raises comes after what it gave before.
+
+    ``owned``: a generator that stands behind it, and is closed with it.
+    """
+
+    def __init__(self, items: Iterable[Any], owned: object = None) -> None:
+        from more_itertools import peekable  # a range of indices does without
+
+        self._source = iter(items)
+        self._owned = owned
+        self._error: Exception | None = None
+        self._items = peekable(self)
+        self.held = 0  # items that were put back, and are not pulled again yet
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        """Return the source's next item, for the pulls; what it raises ends it, but not what comes from elsewhere."""
+        try:
+            return next(self._source)
+        except StopIteration:
+            raise
+        except Exception as error:
+            if came_by_a_signal(error):
+                raise
+            self._error = error
+            self._source = iter(())
+            raise StopIteration from None
+
+    def pull(self, most: int) -> list[Any]:
+        """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""
+        pulled: list[Any] = []
+        slow = time.perf_counter() + _SLOW
+        for item in self._items:
+            pulled.append(item)
+            if len(pulled) == most or time.perf_counter() > slow:
+                break
+        self.held = max(0, self.held - len(pulled))
+        if not pulled and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return pulled
+
+    def put_back(self, items: Sequence[Any]) -> None:
+        """Have these come next, once more."""
+        self._items.prepend(*items)
+        self.held += len(items)
+
+    def close(self) -> None:
+        """Pull no more, and close what is owned."""
+        self._error = None
+        self._items = self._items.__class__(())
+        close_generator(self._owned)
+
+
+def length_of(items: object) -> int | None:
+    """Return how many items there are; ``None``: that can't be known, or changes as they are taken."""
+    if not isinstance(items, Sized) or isinstance(items, Iterator):
+        return None
+    try:
+        return len(items)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def past(items: Iterable[Any], start: int) -> Iterator[Any]:
+    """Return an iterator over some items from a position on: those before it are not looked at, where that can be."""
+    iterator: Any = iter(items)
+    if type(items) in {list, tuple, range, str, bytes}:
+        iterator.__setstate__(start)
+        return iterator  # type: ignore[no-any-return]
+    passed = sum(1 for _ in islice(iterator, start))
+    if passed < start:
+        raise CheckpointError(f"the state is of position {start}, and there are {passed} items")
+    return iterator  # type: ignore[no-any-return]
+
+
+def close_generator(source: object) -> None:
+    """Close a generator that is gone through no further; anything else, such as a file, is its owner's to close."""
+    if isinstance(source, Generator):
+        source.close()
