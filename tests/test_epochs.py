@@ -311,6 +311,11 @@ def test_one_that_does_not_is_refused_after_its_first_epoch():
         iterator.state_dict()
     with pytest.raises(CheckpointError, match=message):
         ordered_imap(Reshuffled(), 0, epochs=3).load_state_dict({**state, "epoch": 1, "position": 1})
+    left = ordered_imap(Reshuffled(), 0, epochs=3)
+    assert len(list(itertools.islice(left, 8))) == 8
+    left.close()
+    with pytest.raises(CheckpointError, match=message):
+        left.state_dict()
     list(iterator)
     ended = iterator.state_dict()  # nothing is left that could be lost
     other = ordered_imap(Reshuffled(), 0, epochs=3)
@@ -453,6 +458,78 @@ def test_a_bad_index_of_such_a_sampler_is_counted_once():
         other = made(Bad(), workers=0)
         other.load_state_dict(one.state_dict())
         assert list(itertools.islice(other, 15)) == whole[position : position + 15]
+
+
+def test_a_sampler_s_state_that_is_none_is_refused():
+    state = ordered_imap(range(23), 0, indices=Counter()).state_dict()
+    for told in (3, [1], ["a", "b", "c"], {}):
+        with pytest.raises(CheckpointError, match="the state has the sampler"):
+            ordered_imap(range(23), 0, indices=Counter()).load_state_dict({**state, "sampler": told})
+
+
+def test_a_sampler_whose_state_can_not_be_had_does_not_keep_the_iterator_from_closing():
+    class Unwilling(Counter):
+        def state_dict(self):
+            raise LookupError("not now")
+
+    pool = Threads(2)
+    iterator = ordered_imap(range(23), backend=pool, indices=Unwilling(), prefetch=4)
+    with pytest.raises(LookupError, match="not now"):
+        list(iterator)
+    assert not pool._runs
+    assert list(iterator) == []
+
+
+class Thrice:
+    """A sampler of three epochs, whose iterators know where they are."""
+
+    def __init__(self):
+        self.given = 0
+
+    def __iter__(self):
+        return Third(self)
+
+
+class Third:
+    def __init__(self, sampler):
+        self.sampler = sampler
+        self.place = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.place == 9:
+            raise StopIteration
+        self.place += 1
+        self.sampler.given += 1
+        return self.place * 5 % 23
+
+    def state_dict(self):
+        return self.place
+
+    def load_state_dict(self, state):
+        self.place = state
+
+
+def test_a_sampler_of_epochs_whose_iterators_know_where_they_are():
+    whole = list(ordered_imap(range(23), 0, indices=Thrice(), epochs=3, shard=(1, 2)))
+    assert len(whole) == 12
+    for position in range(13):
+        one = ordered_imap(
+            range(23), backend=Threads(2), prefetch=6, chunksize=3, indices=Thrice(), epochs=3, shard=(1, 2)
+        )
+        assert list(itertools.islice(one, position)) == whole[:position]
+        one.close()
+        state = one.state_dict()
+        for begun in range(3):
+            other = ordered_imap(range(23), 0, indices=Thrice(), epochs=3, shard=(1, 2))
+            other.load_state_dict(state)
+            assert other.state_dict() == state
+            assert list(itertools.islice(other, begun)) == whole[position : position + begun]
+            again = ordered_imap(range(23), 0, indices=Thrice(), epochs=3, shard=(1, 2))
+            again.load_state_dict(other.state_dict())
+            assert list(again) == whole[position + begun :]
 
 
 def test_a_sampler_is_begun_once_an_epoch():

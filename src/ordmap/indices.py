@@ -122,6 +122,7 @@ class Indices:
         self._epoch = 0
         self._taken = 0  # of this epoch
         self._is_over = False  # this epoch, of which the dataset hears before the next one begins
+        self._closed = False
         hook = getattr(dataset, "on_epoch_end", None)
         self._on_epoch_end: Callable[[], object] | None = hook if callable(hook) else None
         self.may_wait = not (indices is None or isinstance(indices, Sequence))
@@ -133,7 +134,7 @@ class Indices:
     def take(self, most: int) -> Chunk | None:
         if self._length is None:
             self._length = len(self._dataset)
-        while not self._is_over and (self._epochs is None or self._epoch < self._epochs):
+        while not self._closed and not self._is_over and not self._ends_before(self._epoch):
             if self._order is None:
                 self._order = self._open(self._length)
             chunk = self._cut(self._order, most, self._length)
@@ -141,7 +142,7 @@ class Indices:
                 self._pass(len(chunk))
                 return chunk
             if self._epochs is None and not self._taken:
-                self._epochs = 0
+                self._closed = True
                 raise ValueError(f"epoch {self._epoch} has no indices; with epochs=None that would go on for ever")
             if self._on_epoch_end is not None:
                 self._is_over = True
@@ -159,15 +160,17 @@ class Indices:
             self._mark = None if callable(self._indices) else Mark(self._mark.state, 0, anew=True)
 
     def turn(self) -> bool:
-        if not self._is_over or self._on_epoch_end is None:
+        if self._closed or not self._is_over or self._on_epoch_end is None:
             return False
         self._on_epoch_end()
         self._length = None
         self._begin_next()
         self._is_over = False
-        return self._epochs is None or self._epoch < self._epochs
+        return not self._ends_before(self._epoch)
 
     def remaining(self) -> int | None:
+        if self._closed:
+            return 0
         an_epoch = self.length_of_epoch()
         if self._epochs is None or an_epoch is None:
             return None
@@ -218,9 +221,8 @@ class Indices:
         known = self.length_of_epoch()
         if known is not None and position > known:
             raise CheckpointError(f"the state is of position {position} in an epoch of {known} items")
-        mark = state.get("sampler")
+        self._mark = _mark(state)
         self._epoch, self._taken = epoch, position
-        self._mark = Mark(*mark) if mark is not None else None
         self._resumed = True
         self._seed = ours["seed"]
 
@@ -248,8 +250,7 @@ class Indices:
         return len(self._dataset) if self._length is None else self._length
 
     def close(self) -> None:
-        self._epochs = 0
-        self._is_over = False
+        self._closed = True
         if isinstance(self._order, Puller):
             self._order.close()
 
@@ -282,8 +283,8 @@ class Indices:
         if self._sampler is None:
             self._mark = mark = None
         if mark is not None and mark.anew:
-            deque(iterator, maxlen=0)
-            iterator = iter(order)
+            deque(iterator, maxlen=0)  # the few that there may be
+            iterator, self._sampler = _begun(order, None)
         before, missing = shard.rank, taken
         if mark is not None:
             before, missing = shard.world - 1 if taken > mark.past else shard.rank, mark.past
@@ -343,6 +344,16 @@ def check_identity(state: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
         theirs = state.get(name, "missing")
         if theirs != value:
             raise CheckpointError(f"the state has the {name} {theirs!r}, and here it is {value!r}")
+
+
+def _mark(state: Mapping[str, Any]) -> Mark | None:
+    """Return where a sampler was that has told its own state."""
+    told = state.get("sampler")
+    if told is None:
+        return None
+    if not isinstance(told, list | tuple) or len(told) != len(Mark._fields) or type(told[1]) is not int:
+        raise CheckpointError(f"the state has the sampler {told!r}")
+    return Mark(*told)
 
 
 def _numbers(state: Mapping[str, Any]) -> tuple[int, int]:

@@ -193,7 +193,12 @@ class _Numpy:
 
 
 class _Torch:
+    """PyTorch's for the processor, and for each CUDA device, which there are only once CUDA is in use."""
+
     module = "torch"
+
+    def __init__(self) -> None:
+        self._expects_devices = False
 
     @property
     def _generators(self) -> Sequence[Any]:
@@ -202,9 +207,21 @@ class _Torch:
         return (torch.default_generator, *devices)
 
     def seed(self, hand: InHand) -> None:
+        if not self._expects_devices:
+            self._expects_devices = True
+            sys.modules["torch"].cuda._lazy_call(self._set_devices)  # at once, or when an item begins to use CUDA
         word = _word(hand, "torch")  # of which the processor's generator uses 32 bits
         for generator in self._generators:
             generator.manual_seed(word)
+
+    def _set_devices(self) -> None:
+        """Set the generators of the devices, which have just begun to be used, for the present item."""
+        hand = in_hand()
+        if hand is None or hand.saved is None:
+            return
+        for generator in sys.modules["torch"].cuda.default_generators:
+            hand.saved.setdefault(self.module, []).append((generator, generator.get_state()))
+            generator.manual_seed(_word(hand, "torch"))
 
     def differ(self) -> None:
         sys.modules["torch"].default_generator.seed()  # a forked process can't use the devices

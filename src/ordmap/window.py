@@ -191,15 +191,17 @@ class Window:
 
     def close(self) -> None:
         """Let go of everything."""
-        self._place = self.place()
-        self.closed = True
-        self._exhausted = True
-        self._slots.clear()
-        self._awaited.clear()
-        self._handed_back.clear()
-        self._settle()
-        self._counted = 0
-        self._source.close()
+        try:
+            self._place = self.place()
+        finally:  # a sampler's own state may not be had
+            self.closed = True
+            self._exhausted = True
+            self._slots.clear()
+            self._awaited.clear()
+            self._handed_back.clear()
+            self._settle()
+            self._counted = 0
+            self._source.close()
 
     def first_missing(self) -> int | None:
         """Return the index of the next item to be given out, if it is in the window."""
