@@ -16,6 +16,7 @@ SOURCE = Path(ordmap.__file__).parent
 FLOORS = [
     {"dataset", "errors", "interrupts", "item", "placing", "policy", "resources", "shuffle", "sizes"},
     {"chunk", "pulling", "rng"},
+    {"generators"},
     {"outcome", "pace", "indices", "limit"},
     {"backends.promises"},
     {"backends"},
@@ -36,7 +37,8 @@ FLOORS = [
     {"backends.processes"},
     {"window", "dropping"},
     {"iterator"},
-    {"imap"},
+    {"imap", "views"},
+    {"parallel"},
     {""},
     {"testing", "demo"},
     {"__main__"},

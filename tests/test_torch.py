@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -135,6 +138,27 @@ def test_workers_without_a_seed_do_not_repeat_each_other_s_torch_numbers():
     assert (
         len({number for numbers in ordered_map(drawn, range(40), workers=4, chunksize=1) for number in numbers}) == 120
     )
+
+
+def test_a_worker_forked_while_a_thread_draws_does_not_wait_for_it():
+    """The lock of the generator is inherited as it is, and the thread that has it is not."""
+    stop = threading.Event()
+    numbers = torch.empty(20_000_000)
+
+    def draw():
+        while not stop.is_set():
+            numbers.normal_()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        for seed in (None, 1):
+            assert list(ordered_imap(range(8), 2, item_timeout=20, seed=seed)) == list(range(8))
+            with ProcessPoolExecutor(2, mp_context=get_context("fork")) as executor:
+                assert list(ordered_imap(range(8), backend=executor, seed=seed)) == list(range(8))
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_torch_first_imported_within_an_item_is_seeded_for_it(script):

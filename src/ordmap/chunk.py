@@ -13,12 +13,12 @@ __all__ = ["Chunk", "Mark", "Place"]
 class Mark(NamedTuple):
     """Where a sampler was that knows its own state: then, so many of its indices ago.
 
-    ``anew``: it has come to its end since, and has begun anew, and so many ago is meant from there.
+    ``anew``: how often it has come to its end since, and begun anew; so many ago is meant from there.
     """
 
     state: Any
     past: int
-    anew: bool = False
+    anew: int = 0
 
 
 class Place(NamedTuple):

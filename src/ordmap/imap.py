@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, get_
 
 from ordmap.backends import Backend, resolve
 from ordmap.dataset import Dataset
-from ordmap.indices import Arguments, Indices, Shard, Source, check_indices
+from ordmap.indices import Arguments, Indices, Shard, Source, check_indices, hook_of
 from ordmap.iterator import OrderedIterator, Settings
 from ordmap.pace import Budget
 from ordmap.policy import Failure, OnError, checked
@@ -166,6 +166,7 @@ def ordered_imap(
         What an item changes in the dataset changes in that worker's copy alone, save in threads and serial.
     """
     _check_dataset(dataset)
+    _check_hook(dataset)
     if epochs is not None:
         epochs = _whole("epochs", epochs, least=0, instead="epochs=None cycles for ever")
     part = _shard(shard)
@@ -317,6 +318,23 @@ def _check_dataset(dataset: object) -> None:
         raise TypeError("a pandas object is had by label: write ordered_map(df.iloc.__getitem__, range(len(df)))")
     if isinstance(dataset, Mapping | AbstractSet):
         raise TypeError(f"a {type(dataset).__name__} is not had by index 0, 1, …: write list(…) around it")
+
+
+def _check_hook(dataset: object) -> None:
+    """Refuse a dataset that could not be told of the end of an epoch, before there is one."""
+    hook = hook_of(dataset)
+    if hook is None:
+        return
+    import inspect  # few datasets have one
+
+    try:
+        inspect.signature(hook).bind()
+    except TypeError:
+        raise TypeError(f"on_epoch_end is called without arguments, and {hook!r} needs some") from None
+    except ValueError:  # it doesn't say
+        return
+    if inspect.iscoroutinefunction(hook):
+        raise TypeError(f"on_epoch_end is called, not awaited: {hook!r} must be a plain function")
 
 
 def _check_order(indices: object, dataset: Dataset[Any], epochs: int | None) -> None:

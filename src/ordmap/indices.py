@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Arguments", "Indices", "Shard", "Source", "check_indices"]
 
 
+#: Indices after which a sampler that can tell its own state is asked again: that may cost a lot.
+_ASK_AGAIN = 256
+
+
 class Source(Protocol):
     """Where the window's items come from.
 
@@ -115,16 +119,15 @@ class Indices:
         self._length: int | None = None
         self._epochs = epochs
         self._indices = indices
-        self._by_chance = shuffle and seed is None
-        self._seed = int.from_bytes(os.urandom(8)) if self._by_chance else seed
+        self._seed = seed
         self._shuffle = shuffle
+        self._drawn = int.from_bytes(os.urandom(8)) if shuffle and seed is None else None  # in the place of a seed
         self._shard = shard
         self._epoch = 0
         self._taken = 0  # of this epoch
         self._is_over = False  # this epoch, of which the dataset hears before the next one begins
         self._closed = False
-        hook = getattr(dataset, "on_epoch_end", None)
-        self._on_epoch_end: Callable[[], object] | None = hook if callable(hook) else None
+        self._on_epoch_end = hook_of(dataset)
         self.may_wait = not (indices is None or isinstance(indices, Sequence))
         self._order: range | Permutation | Puller | None = None
         self._sampler: Any = None  # what can tell its state, of this epoch's order
@@ -157,12 +160,15 @@ class Indices:
     def _begin_next(self) -> None:
         self._epoch, self._taken, self._order, self._sampler = self._epoch + 1, 0, None, None
         if self._mark is not None:
-            self._mark = None if callable(self._indices) else Mark(self._mark.state, 0, anew=True)
+            self._mark = None if callable(self._indices) else Mark(self._mark.state, 0, self._mark.anew + 1)
 
     def turn(self) -> bool:
         if self._closed or not self._is_over or self._on_epoch_end is None:
             return False
-        self._on_epoch_end()
+        try:
+            self._on_epoch_end()
+        except StopIteration as error:  # it would silently end the loop
+            raise RuntimeError("on_epoch_end raised StopIteration") from error
         self._length = None
         self._begin_next()
         self._is_over = False
@@ -177,8 +183,11 @@ class Indices:
         return max(0, (self._epochs - self._epoch) * an_epoch - self._taken)
 
     def place(self) -> Place:
-        if self._sampler is not None and isinstance(self._order, Puller) and self._taken and not self._order.held:
-            self._mark = Mark(deepcopy(self._sampler.state_dict()), 0)
+        order = self._order
+        if self._sampler is not None and isinstance(order, Puller) and self._taken and not (order.held or order.ended):
+            mark = self._mark
+            if mark is None or mark.anew or mark.past >= _ASK_AGAIN:
+                self._mark = Mark(deepcopy(self._sampler.state_dict()), 0)
         return Place(self._epoch, self._taken, self._mark)
 
     def state(self, place: Place) -> dict[str, Any]:
@@ -197,6 +206,8 @@ class Indices:
 
     def _lost(self) -> CheckpointError:
         kind = type(self._dataset).__qualname__
+        if _keeps_state(self._dataset):
+            return CheckpointError(f"the state has nothing of what {kind}.on_epoch_end() had changed")
         return CheckpointError(
             f"{kind}.on_epoch_end() was called, and what it has changed is lost with this process: to go on after its "
             f"first epoch {kind} needs methods state_dict() and load_state_dict(state)"
@@ -204,17 +215,17 @@ class Indices:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         ours = self._identity()
-        if self._by_chance and type(state.get("seed")) is int:
-            ours["seed"] = state["seed"]
-        before = "dataset" in state and self._on_epoch_end is not None
-        if before:
+        if self._drawn is not None and type(state.get("drawn")) is int:
+            ours["drawn"] = state["drawn"]
+        changes = self._on_epoch_end is not None and _keeps_state(self._dataset) and "dataset" in state
+        if changes:
             del ours["length"]  # it may be that of a later epoch
         check_identity(state, ours)
         epoch, position = _numbers(state)
         if self._epochs is not None and (epoch, position) > (self._epochs, 0):
             raise CheckpointError(f"the state is of epoch {epoch}, and there are {self._epochs}, from 0 on")
-        if before and _keeps_state(self._dataset):
-            self._dataset.load_state_dict(state["dataset"])
+        if changes:
+            self._dataset.load_state_dict(deepcopy(state["dataset"]))
             check_identity(state, self._identity() | ours)
         elif epoch and self._on_epoch_end is not None and not self._ends_before(epoch):
             raise self._lost()
@@ -224,7 +235,7 @@ class Indices:
         self._mark = _mark(state)
         self._epoch, self._taken = epoch, position
         self._resumed = True
-        self._seed = ours["seed"]
+        self._drawn = ours["drawn"]
 
     def _identity(self) -> dict[str, Any]:
         """Return what this source has in common with all that give the same items."""
@@ -234,6 +245,7 @@ class Indices:
             "length": self._length_of_dataset(),
             "shuffle": self._shuffle,
             "seed": self._seed,
+            "drawn": self._drawn,
             "shard": list(self._shard),
             "indices": None if order is None else name,
             "number of indices": None if callable(order) else length_of(order),
@@ -258,7 +270,8 @@ class Indices:
         if self._shuffle:
             from ordmap.shuffle import Permutation  # most do without
 
-            return Permutation(length, self._seed or 0, self._epoch)
+            seed = self._drawn if self._seed is None else self._seed
+            return Permutation(length, seed or 0, self._epoch)
         order = self._indices
         if callable(order):
             order = order(self._epoch)
@@ -266,8 +279,9 @@ class Indices:
                 raise TypeError(f"indices({self._epoch}) must be an iterable of integers, not {order!r}")
         if order is None:
             return range(length)
-        if isinstance(order, range):
-            check_indices(order, length)
+        if isinstance(order, range) and (
+            not order or 0 <= min(order[0], order[-1]) <= max(order[0], order[-1]) < length
+        ):
             return order
         return Puller(self._share(order), owned=order)
 
@@ -282,7 +296,7 @@ class Indices:
         iterator, self._sampler = _begun(order, mark)
         if self._sampler is None:
             self._mark = mark = None
-        if mark is not None and mark.anew:
+        for _ in range(mark.anew if mark is not None else 0):
             deque(iterator, maxlen=0)  # the few that there may be
             iterator, self._sampler = _begun(order, None)
         before, missing = shard.rank, taken
@@ -297,6 +311,8 @@ class Indices:
             positions = self._shard.positions(len(order))[self._taken : self._taken + most]
             part = _at(order, positions)
             return Chunk(part, place) if part else None
+        if self._sampler is not None and place == (0, 0, None):
+            most = 1  # it is asked right after, so that what it was at the beginning need not be known
         given = order.pull(most)
         keys: list[int] = []
         for key in given:
@@ -311,6 +327,26 @@ class Indices:
         return Chunk(keys, place) if keys else None
 
 
+def hook_of(dataset: object) -> Callable[[], object] | None:
+    """Return what a dataset wants to have called at the end of each epoch, unless that does nothing, as Keras' own."""
+    hook = getattr(dataset, "on_epoch_end", None)
+    code = getattr(hook, "__code__", None)
+    if code is not None and (code.co_code, code.co_consts[-1:]) in _NOTHING:
+        return None
+    return hook if callable(hook) else None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nothing_said() -> None:
+    """Do nothing."""
+
+
+_NOTHING = {(nothing.__code__.co_code, nothing.__code__.co_consts[-1:]) for nothing in (_nothing, _nothing_said)}
+
+
 def is_listed(order: object) -> bool:
     """Whether the indices of an order are surely had by position."""
     return type(order) in {list, tuple} or type(order).__name__ == "ndarray"
@@ -323,13 +359,13 @@ def _begun(order: Iterable[int], mark: Mark | None) -> tuple[Iterator[int], Any]
     """
     if _keeps_state(order):
         if mark is not None:
-            order.load_state_dict(mark.state)  # type: ignore[attr-defined]
+            order.load_state_dict(deepcopy(mark.state))  # type: ignore[attr-defined]
         return iter(order), order
     iterator = iter(order)
     if not _keeps_state(iterator):
         return iterator, None
     if mark is not None:
-        iterator.load_state_dict(mark.state)  # type: ignore[attr-defined]
+        iterator.load_state_dict(deepcopy(mark.state))  # type: ignore[attr-defined]
     return iterator, iterator
 
 
@@ -351,7 +387,7 @@ def _mark(state: Mapping[str, Any]) -> Mark | None:
     told = state.get("sampler")
     if told is None:
         return None
-    if not isinstance(told, list | tuple) or len(told) != len(Mark._fields) or type(told[1]) is not int:
+    if not isinstance(told, list | tuple) or [type(one) for one in told[1:]] != [int, int]:
         raise CheckpointError(f"the state has the sampler {told!r}")
     return Mark(*told)
 

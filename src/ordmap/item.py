@@ -27,9 +27,9 @@ class Label(NamedTuple):
 class WorkerInfo(NamedTuple):
     """Who computes an item, and which.
 
-    ``worker`` is a number from 0 to ``workers`` - 1, which no other worker has at the same time (``None``: it is an
-    executor's of yours, which does not number them). ``index`` is that of the item, in its ``epoch`` (0, 1, …), and
-    ``attempt`` is 1 unless it is tried again.
+    ``worker`` is a number from 0 to ``workers`` - 1, which no other worker has at the same time, but for a thread that
+    was left alone with an item; ``None``: the workers are those of an executor of yours, which does not number them.
+    ``index`` is that of the item, in its ``epoch`` (0, 1, …), and ``attempt`` is 1 unless it is tried again.
     """
 
     worker: int | None
@@ -40,12 +40,9 @@ class WorkerInfo(NamedTuple):
 
 
 class InHand:
-    """A chunk that is being computed: one item after the other, each of which adds to the outcomes.
+    """A chunk that is being computed: one item after the other, each of which adds to the outcomes."""
 
-    ``saved``: the states that global generators had before they were set for an item; ``None``: they are not to be set.
-    """
-
-    __slots__ = ("generators", "keys", "label", "outcomes", "saved", "seed", "worker", "workers")
+    __slots__ = ("generators", "keys", "label", "outcomes", "seed", "worker", "workers")
 
     def __init__(self, worker: int | None, workers: int) -> None:
         self.worker = worker
@@ -53,7 +50,6 @@ class InHand:
         self.keys: Sequence[Any] = ()
         self.label = Label()
         self.seed: int | None = None
-        self.saved: dict[str, Any] | None = None
         self.outcomes: list[Any] = []
         self.generators: tuple[int, dict[str, Any]] | None = None  # of the item at this place, by name
 
@@ -68,7 +64,6 @@ class InHand:
     def put_down(self) -> None:
         """Note that nothing is being computed, and hold nothing of what was."""
         self.keys = ()
-        self.saved = None
         self.outcomes = []
         self.generators = None
 

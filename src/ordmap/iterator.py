@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from ordmap.backends import Backend, Job, Run
@@ -74,7 +74,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         self._settings = settings
         self._window: Window | None = None
         self._pace: Pace
-        self._dropped: weakref.finalize[Any, Any] | None = None
+        self._dropped: list[weakref.finalize[Any, Any]] = []  # of its runs: one, two for a moment between epochs
         # Re-entrant, since a signal may come right after it was taken, and its handler raise, or ask for the state.
         self._lock = threading.RLock()
         self._inside: int | None = None  # the thread that is inside next()
@@ -142,7 +142,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             return  # a forked child owns nothing of it
         if self._window is not None:
             self._window.wake()
-        self._close_run(self._dropped)
+        self._close_runs()
         self._let_go()
 
     def __enter__(self) -> Self:
@@ -165,7 +165,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where this iterator is: what JSON can hold, for `load_state_dict`.
+        """Return where this iterator is, for `load_state_dict`: what JSON can hold, if a sampler's own state is.
 
         What was given counts, with items that raised or were skipped; what was computed ahead does not. It costs some
         microseconds; another thread's ``next()`` is waited for. In a signal's handler it is a ``ValueError`` where that
@@ -185,9 +185,10 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         """Go on where another iterator was, with the item after the last that it gave; before the first ``next()``.
 
         It may have had another backend, and other workers, ``prefetch`` and ``chunksize``; the length of the dataset,
-        its ``seed``, its ``shard`` and the kind of its ``indices`` must be the same. A ``seed`` that was left out is
-        taken over. Indices that are an iterable, and the iterables of `ordered_map` but for sequences, are gone through
-        up to that place.
+        its ``seed``, its ``shard`` and the kind of its ``indices`` must be the same. What was drawn for a shuffle
+        without a ``seed`` is taken over. Indices that are an iterable, and the iterables of `ordered_map` but for
+        sequences, are gone through up to that place; indices that have, or whose iterator has, ``state_dict()`` and
+        ``load_state_dict(state)`` go on by themselves.
 
         Raises:
             CheckpointError: The state doesn't fit, or this iterator has begun.
@@ -248,12 +249,11 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
                 return self._ready.pop()
             given = self._opened().take()
             if given is None:
-                if self._closed or not self._settings.source.turn():
+                if self._closed or not self._settings.source.turn() or self._closed:
                     self.close()
                 else:
-                    self._opened().go_on(self._run())
-                    if self._closed:  # meanwhile, from another thread, which found the run before this one
-                        self._close_run(self._dropped)
+                    self._opened().go_on(self._run(changed=True))
+                    self._close_runs(but=self._dropped[-1:] if not self._closed else ())
             elif type(given) is list:
                 self._ready = given
             else:
@@ -279,23 +279,25 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self._window = Window(settings.source, self._run(), pace, settings.retries)
             if self._closed:  # meanwhile, from another thread or a signal handler, which found nothing yet to end
                 self._window.wake()
-                self._close_run(self._dropped)
+                self._close_runs()
         return self._window
 
-    def _run(self) -> Run:
-        """Begin a run, of the dataset as it is now, in place of any that there was."""
+    def _run(self, *, changed: bool = False) -> Run:
+        """Begin a run of the dataset as it is now; ``changed``: whatever has been promised, it is another."""
         settings = self._settings
-        job = Job(settings.compute, settings.subject, self._pace.patience, settings.item_timeout, settings.seed)
-        run = settings.backend.open(job)
-        before, self._dropped = self._dropped, weakref.finalize(self, close_dropped, run, self._process)
-        self._dropped.atexit = False  # pools end by themselves then, and in time
-        self._close_run(before)
+        rules = (self._pace.patience, settings.item_timeout, settings.seed)
+        run = settings.backend.open(Job(settings.compute, settings.subject, *rules, changed=changed))
+        self._dropped.append(weakref.finalize(self, close_dropped, run, self._process))
+        self._dropped[-1].atexit = False  # pools end by themselves then, and in time
         return run
 
-    def _close_run(self, dropped: weakref.finalize[Any, Any] | None) -> None:
-        if dropped is not None and (found := dropped.peek()) is not None:
-            close_run(*found[2])
-            dropped.detach()  # at the end: what an exception cuts short is done when the iterator is dropped
+    def _close_runs(self, but: Sequence[weakref.finalize[Any, Any]] = ()) -> None:
+        for dropped in [dropped for dropped in self._dropped if dropped not in but]:
+            if (found := dropped.peek()) is not None:
+                close_run(*found[2])
+                dropped.detach()  # at the end: what an exception cuts short is done when the iterator is dropped
+            with contextlib.suppress(ValueError):  # another thread was here
+                self._dropped.remove(dropped)
 
     def _remaining(self) -> int | None:
         if self._closed:

@@ -30,6 +30,7 @@ class Puller:
         self._error: Exception | None = None
         self._items = peekable(self)
         self.held = 0  # items that were put back, and are not pulled again yet
+        self.ended = False  # its source has given its last item, or raised
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -39,10 +40,12 @@ class Puller:
         try:
             return next(self._source)
         except StopIteration:
+            self.ended = True
             raise
         except Exception as error:
             if came_by_a_signal(error):
                 raise
+            self.ended = True
             self._error = error
             self._source = iter(())
             raise StopIteration from None

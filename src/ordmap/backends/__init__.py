@@ -35,10 +35,11 @@ class Job:
 
     ``subject`` is the dataset or function that the user gave. ``patience`` is the time in seconds after which a worker
     hands back the rest of a chunk (``None``: never), and ``limit`` the time after which an item is given up (``None``:
-    never). ``seed`` gives the items' random numbers (``None``: chance).
+    never). ``seed`` gives the items' random numbers (``None``: chance). ``changed``: the subject is not what it was
+    when it was last computed with, whatever the user has promised.
     """
 
-    __slots__ = ("compute", "limit", "patience", "seed", "subject")
+    __slots__ = ("changed", "compute", "limit", "patience", "seed", "subject")
 
     def __init__(
         self,
@@ -47,7 +48,10 @@ class Job:
         patience: float | None = None,
         limit: float | None = None,
         seed: int | None = None,
+        *,
+        changed: bool = False,
     ) -> None:
+        self.changed = changed
         self.compute = compute
         self.subject = subject
         self.patience = patience

@@ -85,7 +85,7 @@ class Shipment:
 
     def is_for(self, job: Job) -> bool:
         """Whether this is that job, for a dataset that never changes."""
-        return self.subject is job.subject and type(self._compute) is type(job.compute)
+        return not job.changed and self.subject is job.subject and type(self._compute) is type(job.compute)
 
     def payload(self) -> Payload:
         """Return what a worker that lacks the job is sent."""
@@ -158,7 +158,7 @@ class ExecutorRun:
         self._executor = executor
         self._workers = workers
         self._processes = processes
-        alone = not shipment.shared and workers == processes
+        alone = not shipment.shared and processes == workers and max(_dask_threads(executor), default=1) == 1
         self._rules = Rules(job.patience, job.limit, job.seed, workers, alone)
         self._shipment = shipment
         self._tell_closed = closed

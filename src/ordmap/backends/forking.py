@@ -15,7 +15,7 @@ def fork_is_unsafe() -> bool:
     global _told
     culprit: str | None = next((name for name in ("jax", "tensorflow") if name in sys.modules), None)
     torch = sys.modules.get("torch")
-    if culprit is None and torch is not None and torch.cuda.is_initialized():
+    if culprit is None and torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
         culprit = "CUDA"
     if culprit is not None and not _told:
         _told = True

@@ -33,8 +33,8 @@ from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
+from ordmap.generators import differ
 from ordmap.interrupts import came_by_a_signal
-from ordmap.rng import differ
 
 __all__ = ["Processes", "Spawn"]
 

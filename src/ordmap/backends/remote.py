@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from ordmap.backends.inputs import TRAVELLING, unpacking
 from ordmap.backends.pool import initializer_failed
 from ordmap.errors import RemoteError
+from ordmap.generators import borrowed, differ, note_inherited, seeding
 from ordmap.item import InHand, Label
 from ordmap.outcome import approximate_nbytes, one_line, pack, run_chunk
-from ordmap.rng import differ, note_inherited, seeding
 
 __all__ = ["Key", "Payload", "Reply", "Rules", "be_worker", "compute_chunk", "disable", "hold", "let_go"]
 
@@ -129,8 +129,10 @@ def compute_chunk(  # noqa: PLR0917  an executor's tasks
     worker = f"{platform.node()}:{os.getpid()}"
     if _fault is not None:
         raise initializer_failed(_fault, worker)
-    differ(inherited=True)
     entry = _held.get(key)
+    here = entry is not None and entry.owner == os.getpid()
+    if not here:
+        differ(inherited=True)
     if entry is None:
         if payload is None:
             return Reply(None, 0.0, 0, worker)
@@ -140,18 +142,22 @@ def compute_chunk(  # noqa: PLR0917  an executor's tasks
     compute = entry.compute
     if type(keys) is list and type(keys[0]) in TRAVELLING:
         compute = unpacking(compute)
-    here = entry.owner == os.getpid()
     hand = InHand(_number, rules.workers)
     hand.take(keys, label, rules.seed)
     if rules.seed is not None and rules.alone and not here:
-        compute = seeding(compute, hand)
-    if rules.limit is None:
-        outcomes, elapsed = run_chunk(compute, hand, rules.patience)
+        with borrowed(hand):
+            outcomes, elapsed = _run(seeding(compute, hand), hand, rules)
     else:
-        from ordmap.backends.watch import run_in_time  # the process engine does without
-
-        outcomes, elapsed = run_in_time(compute, hand, rules.patience, rules.limit)
+        outcomes, elapsed = _run(compute, hand, rules)
     if here:
         return Reply(outcomes, elapsed, approximate_nbytes(outcomes), worker)
     packed, nbytes = pack(outcomes)
     return Reply(packed, elapsed, nbytes, worker)
+
+
+def _run(compute: Callable[[Any], Any], hand: InHand, rules: Rules) -> tuple[list[Any], float]:
+    if rules.limit is None:
+        return run_chunk(compute, hand, rules.patience)
+    from ordmap.backends.watch import run_in_time  # the process engine does without
+
+    return run_in_time(compute, hand, rules.patience, rules.limit)

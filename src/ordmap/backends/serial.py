@@ -13,9 +13,9 @@ from typing import Self
 from ordmap.backends import Job
 from ordmap.backends.promises import refused, row, weaker
 from ordmap.chunk import Chunk
+from ordmap.generators import borrowed, seeding
 from ordmap.item import InHand
 from ordmap.outcome import Answer, Raised, approximate_nbytes, run_chunk
-from ordmap.rng import borrowing
 
 __all__ = ["Serial"]
 
@@ -64,8 +64,11 @@ class _SerialRun:
         ticket, chunk = self._waiting.popleft()
         job, hand = self._job, InHand(0, 1)
         hand.take(chunk.keys, chunk.label, job.seed)
-        compute = job.compute if job.seed is None else borrowing(job.compute, hand)
-        outcomes, elapsed = run_chunk(compute, hand, job.patience, in_worker=False)
+        if job.seed is None:
+            outcomes, elapsed = run_chunk(job.compute, hand, job.patience, in_worker=False)
+        else:
+            with borrowed(hand):
+                outcomes, elapsed = run_chunk(seeding(job.compute, hand), hand, job.patience, in_worker=False)
         if _is_ctrl_c(outcomes[-1]) and threading.current_thread() is threading.main_thread():
             raise outcomes.pop().error
         return [(ticket, Answer(outcomes, elapsed, approximate_nbytes(outcomes), "of the caller"))]

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -18,7 +19,7 @@ from ordmap.engine import channel
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
-from ordmap.rng import differ
+from ordmap.generators import begin_in_fork
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -53,9 +54,10 @@ class Fork:
                 crew.allowance,
                 self.life,
             )
+            shared = threading.active_count() > 1
             pid = _forked()
             if not pid:
-                _be_worker(seat, ours, recorded=recorded)
+                _be_worker(seat, ours, recorded=recorded, shared=shared)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
             return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
@@ -111,8 +113,8 @@ def _forked() -> int:
         return os.fork()
 
 
-def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool) -> None:
-    """Turn this copy of the caller into a worker; does not return."""
+def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool, shared: bool) -> None:
+    """Turn this copy of the caller into a worker; does not return. ``shared``: the caller had other threads."""
     try:
         os.setpgid(0, 0)
         leashed(seat.leash)
@@ -132,7 +134,7 @@ def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool) 
             util._finalizer_registry.clear()
             util._run_after_forkers()
         _renew_streams()
-        differ()
+        begin_in_fork(shared=shared)
     except BaseException:
         os._exit(1)
     work(seat)

@@ -52,7 +52,7 @@ class Jobs:
 
     def kept(self, job: Job) -> int | None:
         """Return the number of a job if it is the one that is kept."""
-        if self._kept is None:
+        if self._kept is None or job.changed:
             return None
         known, number = self._kept
         same = known.subject is job.subject and type(known.compute) is type(job.compute)

@@ -55,9 +55,9 @@ from ordmap.engine.message import (
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
 from ordmap.engine.wear import Wear
+from ordmap.generators import differ, seeding, watch_imports
 from ordmap.item import InHand, current
 from ordmap.outcome import Raised, end_child, pack
-from ordmap.rng import seeding
 
 __all__ = ["Held", "Seat", "leashed", "work"]
 
@@ -209,6 +209,8 @@ class _Worker:
         self._clock = Clock(seat.last_words)
         self._wear = Wear(seat.life.most_items, seat.life.most_bytes)
         self._hand = InHand(seat.number, seat.workers)
+        self._is_seeded = False  # the last chunk was
+        self._has_seeded = False
         current.set(self._hand)
         self._pending: deque[Order] = deque()
         self._pending_since = 0.0
@@ -483,7 +485,13 @@ class _Worker:
         if job.limit is not None:
             compute = self._clock.timed(compute, job.limit)
         if job.seed is not None:
+            if not self._has_seeded:
+                watch_imports(self._hand)
+            self._is_seeded = self._has_seeded = True
             compute = seeding(compute, self._hand)
+        elif self._is_seeded:
+            self._is_seeded = False
+            differ()
         return compute, keys if order.patient or len(keys) <= self._wear.left else keys[: self._wear.left]
 
     def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:
