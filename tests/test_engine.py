@@ -39,6 +39,7 @@ from ordmap.engine.board import Board
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.message import Order, packed_orders, unpacked_orders
 from ordmap.interrupts import uninterrupted
+from ordmap.item import Label
 
 pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
 
@@ -589,7 +590,8 @@ def test_chunks_sent_together_fail_one_by_one_where_there_is_no_file(monkeypatch
     offers, taking = channel.pair()
     with offers, taking:
         ledger = Ledger(Board(1), offers, taking)
-        tasks = [Task(Run(), n, keys, 1) for n, keys in enumerate([b"x" * 600, b"y" * 600, range(1), b"z" * 5000])]
+        inputs = [b"x" * 600, b"y" * 600, range(1), b"z" * 5000]
+        tasks = [Task(Run(), n, keys, 1, Label()) for n, keys in enumerate(inputs)]
         for task in tasks:
             ledger._number(task)
             ledger._waiting.append(task)

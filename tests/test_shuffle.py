@@ -31,7 +31,7 @@ def taken(source, most=7):
     """Return what a source gives, in chunks of so many, with the epoch of each item."""
     found = []
     while (chunk := source.take(most)) is not None:
-        found += [(chunk.place.epoch, index) for index in chunk.indices]
+        found += [(chunk.label.epoch, index) for index in chunk.indices]
     return found
 
 

@@ -20,6 +20,10 @@ class Mark(NamedTuple):
     past: int
     anew: int = 0
 
+    def later(self, items: int) -> Mark:
+        """Return the mark of the place so many items further on."""
+        return Mark(self.state, self.past + items, self.anew)
+
 
 class Place(NamedTuple):
     """Which item: the ``position``-th of an epoch, counted from 0; there may be none there, at the end."""
@@ -28,34 +32,24 @@ class Place(NamedTuple):
     position: int
     mark: Mark | None = None
 
-    def later(self, items: int) -> Place:
-        """Return the place so many items further on."""
-        mark = self.mark
-        return Place(self.epoch, self.position + items, mark and mark._replace(past=mark.past + items))
-
 
 class Chunk:
     """What the dataset (or function) is called with for some items, and where these are.
 
-    ``place`` is that of the first; ``first`` its index, where the keys are not the indices themselves. ``error`` is set
-    for an item that can't be computed, since its index is not valid: a chunk of one.
+    ``start`` is the position of the first in its epoch, and ``mark`` what a sampler says of that. ``error`` is set for
+    an item that can't be computed, since its index is not valid: a chunk of one.
     """
 
-    __slots__ = ("attempt", "error", "first", "keys", "place")
+    __slots__ = ("error", "keys", "label", "mark", "start")
 
     def __init__(
-        self,
-        keys: Sequence[Any],
-        place: Place,
-        first: int | None = None,
-        error: Exception | None = None,
-        attempt: int = 1,
+        self, keys: Sequence[Any], label: Label, start: int, mark: Mark | None = None, error: Exception | None = None
     ) -> None:
         self.keys = keys
-        self.place = place
-        self.first = first
+        self.label = label
+        self.start = start
+        self.mark = mark
         self.error = error
-        self.attempt = attempt
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -63,17 +57,20 @@ class Chunk:
     @property
     def indices(self) -> Sequence[int]:
         """The indices of the items."""
-        return self.keys if self.first is None else range(self.first, self.first + len(self.keys))
+        first = self.label.first
+        return self.keys if first is None else range(first, first + len(self.keys))
 
-    @property
-    def label(self) -> Label:
-        """What a worker is told of it, beside the keys."""
-        return Label(self.place.epoch, self.attempt, self.first)
+    def place(self, item: int = 0) -> Place:
+        """Return the place of one of the items."""
+        return Place(self.label.epoch, self.start + item, self.mark and self.mark.later(item))
 
-    def part(self, start: int, stop: int) -> Chunk:
-        """Return some of the items, as a chunk of their own."""
-        first = None if self.first is None else self.first + start
-        return Chunk(self.keys[start:stop], self.place.later(start), first, attempt=self.attempt)
+    def part(self, start: int, stop: int, *, again: bool = False) -> Chunk:
+        """Return some of the items, as a chunk of their own; ``again``: which is tried once more."""
+        label = self.label
+        if again or label.first is not None:
+            first = None if label.first is None else label.first + start
+            label = Label(label.epoch, label.attempt + again, first)
+        return Chunk(self.keys[start:stop], label, self.start + start, self.mark and self.mark.later(start))
 
     def rest(self, done: int, size: int) -> list[Chunk]:
         """Return what is left after ``done`` items, in chunks of at most ``size``."""

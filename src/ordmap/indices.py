@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ordmap.chunk import Chunk, Mark, Place
 from ordmap.errors import CheckpointError
+from ordmap.item import Label
 from ordmap.pulling import Puller, close_generator, length_of, past
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Indices:
         self._drawn = int.from_bytes(os.urandom(8)) if shuffle and seed is None else None  # in the place of a seed
         self._shard = shard
         self._epoch = 0
+        self._label = Label()  # of all chunks of this epoch
         self._taken = 0  # of this epoch
         self._is_over = False  # this epoch, of which the dataset hears before the next one begins
         self._closed = False
@@ -142,7 +144,8 @@ class Indices:
                 self._order = self._open(self._length)
             chunk = self._cut(self._order, most, self._length)
             if chunk is not None:
-                self._pass(len(chunk))
+                self._taken += len(chunk)
+                self._mark = self._mark and self._mark.later(len(chunk))
                 return chunk
             if self._epochs is None and not self._taken:
                 self._closed = True
@@ -153,12 +156,9 @@ class Indices:
                 self._begin_next()
         return None
 
-    def _pass(self, items: int) -> None:
-        place = Place(self._epoch, self._taken, self._mark).later(items)
-        self._taken, self._mark = place.position, place.mark
-
     def _begin_next(self) -> None:
         self._epoch, self._taken, self._order, self._sampler = self._epoch + 1, 0, None, None
+        self._label = Label(self._epoch)
         if self._mark is not None:
             self._mark = None if callable(self._indices) else Mark(self._mark.state, 0, self._mark.anew + 1)
 
@@ -233,7 +233,7 @@ class Indices:
         if known is not None and position > known:
             raise CheckpointError(f"the state is of position {position} in an epoch of {known} items")
         self._mark = _mark(state)
-        self._epoch, self._taken = epoch, position
+        self._epoch, self._taken, self._label = epoch, position, Label(epoch)
         self._resumed = True
         self._drawn = ours["drawn"]
 
@@ -306,11 +306,12 @@ class Indices:
 
     def _cut(self, order: range | Permutation | Puller, most: int, length: int) -> Chunk | None:
         """Take a chunk of this epoch's order; ``None``: it is over."""
-        place = Place(self._epoch, self._taken, self._mark)
+        taken, label = self._taken, self._label
         if not isinstance(order, Puller):
-            positions = self._shard.positions(len(order))[self._taken : self._taken + most]
+            positions = self._shard.positions(len(order))[taken : taken + most]
             part = _at(order, positions)
-            return Chunk(part, place) if part else None
+            return Chunk(part, label, taken) if part else None
+        place = self.place()
         if self._sampler is not None and place == (0, 0, None):
             most = 1  # it is asked right after, so that what it was at the beginning need not be known
         given = order.pull(most)
@@ -323,8 +324,8 @@ class Indices:
                     order.put_back(given[len(keys) :])
                     break
                 order.put_back(given[1:])
-                return Chunk(given[:1], place, error=error)
-        return Chunk(keys, place) if keys else None
+                return Chunk(given[:1], label, taken, place.mark, error)
+        return Chunk(keys, label, taken, place.mark) if keys else None
 
 
 def hook_of(dataset: object) -> Callable[[], object] | None:
@@ -432,7 +433,7 @@ class Arguments:
         if not keys:
             return None
         start, self._taken = self._taken, self._taken + len(keys)
-        return Chunk(keys, Place(0, start), first=start)
+        return Chunk(keys, Label(first=start), start)
 
     def turn(self) -> bool:
         return False

@@ -59,6 +59,7 @@ class InHand:
         self.label = label
         self.seed = seed
         self.outcomes = []
+        self.generators = None
         return self.outcomes
 
     def put_down(self) -> None:

@@ -82,7 +82,6 @@ class Window:
         self._source_error: Exception | None = None
         self._woken = False
         self.closed = False
-        self._coming: Place | None = None  # of what is just being taken from the source
         self._place: Place | None = None  # where it was closed
         self._finished = 0  # items that have come and are not given out
         self._nbytes = 0.0  # about the bytes of these
@@ -109,8 +108,8 @@ class Window:
         delivered = self.delivered
         for slot in self._slots:
             if slot.position <= delivered < slot.position + len(slot.chunk):
-                return slot.chunk.place.later(delivered - slot.position)
-        return self._coming or self._source.place()
+                return slot.chunk.place(delivered - slot.position)
+        return self._source.place()
 
     def remaining(self) -> int | None:
         """Return the number of items not given out yet, as far as the source knows its length."""
@@ -132,7 +131,6 @@ class Window:
             if size < 1 or (size < pace.chunk and len(self._slots) >= pace.depth and not pace.budgeted):
                 break
             began = time.perf_counter()
-            self._coming = self._source.place()
             try:
                 chunk = self._source.take(size)
                 slow = self._source.may_wait and time.perf_counter() - began > _SLOW_PULL
@@ -144,12 +142,10 @@ class Window:
                 break
             if chunk is None:
                 self._exhausted = True
-                self._coming = None
                 break
             slot = _Slot(self._position, chunk)
             self._position += len(chunk)
             self._slots.append(slot)
-            self._coming = None
             self._submit(slot)
             if slow:
                 # The source may even wait for an answer that has come meanwhile: that goes out before the next pull.
@@ -268,7 +264,7 @@ class Window:
                 slot.rest = [_Slot(position + done + i * size, part) for i, part in parts]
                 for part in slot.rest:
                     heapq.heappush(self._handed_back, part)
-            if slot.chunk.attempt <= self._retries and not answer.plain:
+            if not answer.plain and slot.chunk.label.attempt <= self._retries:
                 self._try_again(slot, failed_places(answer.outcomes))
 
     def _try_again(self, slot: _Slot, places: Sequence[int]) -> None:
@@ -288,8 +284,7 @@ class Window:
 
         rest = []
         for place, stop in pairwise((*places, len(outcomes))):
-            again = _Slot(position + place, chunk.part(place, place + 1))
-            again.chunk.attempt += 1
+            again = _Slot(position + place, chunk.part(place, place + 1, again=True))
             heapq.heappush(self._handed_back, again)
             rest.append(again)
             if place + 1 < stop:
@@ -330,7 +325,9 @@ class Window:
             for place in range(first, min(first + _AT_ONCE, len(outcomes))):
                 outcome = opened(outcomes[place])
                 if type(outcome) is Raised:
-                    if slot.chunk.attempt <= self._retries and slot.chunk.error is None:  # it came, and can't be opened
+                    if (
+                        slot.chunk.label.attempt <= self._retries and slot.chunk.error is None
+                    ):  # it came, and can't be opened
                         self._try_again(slot, [place])
                         break
                     if not results:
@@ -347,7 +344,7 @@ class Window:
 
     def _hand_out_failure(self, slot: _Slot, answer: Answer, raised: Raised) -> Raised:
         place, chunk = slot.given, slot.chunk
-        raised.locate(chunk.indices[place], chunk.place.epoch, answer.worker, chunk.attempt)
+        raised.locate(chunk.indices[place], chunk.label.epoch, answer.worker, chunk.label.attempt)
         answer.outcomes[place] = None
         slot.given += 1
         self._finished -= 1

@@ -53,6 +53,7 @@ class Serial:
 class _SerialRun:
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._hand = InHand(0, 1)
         self._waiting: deque[tuple[int, Chunk]] = deque()
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
@@ -62,13 +63,14 @@ class _SerialRun:
         if not wait or not self._waiting:
             return ()
         ticket, chunk = self._waiting.popleft()
-        job, hand = self._job, InHand(0, 1)
+        job, hand = self._job, self._hand
         hand.take(chunk.keys, chunk.label, job.seed)
         if job.seed is None:
             outcomes, elapsed = run_chunk(job.compute, hand, job.patience, in_worker=False)
         else:
             with borrowed(hand):
                 outcomes, elapsed = run_chunk(seeding(job.compute, hand), hand, job.patience, in_worker=False)
+        hand.put_down()
         if _is_ctrl_c(outcomes[-1]) and threading.current_thread() is threading.main_thread():
             raise outcomes.pop().error
         return [(ticket, Answer(outcomes, elapsed, approximate_nbytes(outcomes), "of the caller"))]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -140,6 +141,10 @@ def _row(orders: Sequence[Order], first: int) -> int:
     return count
 
 
+#: Most chunks have the label of the one before.
+_label = lru_cache(maxsize=2)(Label)
+
+
 def unpacked_orders(message: bytes, inputs: bytes | None = None) -> Iterator[Order]:
     """Yield the orders of a message, in their order; ``inputs``: what came in a file with it."""
     (records,) = _COUNT.unpack_from(message)
@@ -150,7 +155,7 @@ def unpacked_orders(message: bytes, inputs: bytes | None = None) -> Iterator[Ord
         kind, patient, tried, run, serial, count, size, start, stop, step, epoch = _RECORD.unpack_from(
             message, _COUNT.size + n * _RECORD.size
         )
-        label = Label(epoch, tried, stop if kind == _PICKLED and stop >= 0 else None)
+        label = _label(epoch, tried, stop if kind == _PICKLED and stop >= 0 else None)
         if kind == _PICKLED:
             yield Order(run, serial, bool(patient), inputs[start : start + size], label)
         elif count == 1:
