@@ -20,12 +20,14 @@ from ordmap.iterator import OrderedIterator, Stats
 from ordmap.placing import empty, empty_like
 from ordmap.policy import Failure
 from ordmap.rng import item_rng
+from ordmap.views import batches, mapped, subset
 
 if TYPE_CHECKING:
     from ordmap.backends.executor import FromExecutor
     from ordmap.backends.processes import Processes, Spawn
     from ordmap.backends.serial import Serial
     from ordmap.backends.threads import Threads
+    from ordmap.parallel import ParallelDataset
 
 __all__ = [
     "Backend",
@@ -37,6 +39,7 @@ __all__ = [
     "ItemTimeoutError",
     "OrderedIterator",
     "OrdmapError",
+    "ParallelDataset",
     "Processes",
     "RemoteError",
     "Serial",
@@ -45,27 +48,31 @@ __all__ = [
     "Threads",
     "WorkerDiedError",
     "WorkerInfo",
+    "batches",
     "empty",
     "empty_like",
     "item_rng",
+    "mapped",
     "ordered_imap",
     "ordered_map",
+    "subset",
     "worker_info",
 ]
 
 __version__ = "0.1.0"
 
-_CONFIGURED = {attribute: module for module, attribute in BACKENDS.values()}
-_CONFIGURED["FromExecutor"] = "ordmap.backends.executor"
+_LATE = {attribute: module for module, attribute in BACKENDS.values()}
+_LATE["FromExecutor"] = "ordmap.backends.executor"
+_LATE["ParallelDataset"] = "ordmap.parallel"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a configured backend when it is first asked for: each brings its own part of the standard library."""
-    if name not in _CONFIGURED:
+    """Import what is first asked for now: a configured backend brings its own part of the standard library."""
+    if name not in _LATE:
         raise AttributeError(f"module 'ordmap' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_CONFIGURED[name]), name)
+    return getattr(importlib.import_module(_LATE[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""How a run ends whose iterator nobody holds any more, wherever that comes about.
+"""How something ends that nobody holds any more, such as a run without its iterator, wherever that comes about.
 
 The end of an object runs code in the midst of other code: in the garbage collector, in any thread, with any lock held.
 And what is raised there Python ignores, be it Ctrl-C.
@@ -15,36 +15,43 @@ import threading
 import weakref
 from collections import OrderedDict
 from types import FrameType
+from typing import Protocol
 
-from ordmap.backends import Run
 from ordmap.interrupts import postponed, send_later
 
-__all__ = ["close_dropped", "close_run"]
+__all__ = ["Closable", "close_dropped", "close_run"]
 
 
-def close_run(run: Run, process: int) -> None:
-    """Close a run, unless this is a fork of the process that began it; at once, or in a thread if that isn't safe."""
+class Closable(Protocol):
+    """What can be closed, from any thread."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+def close_run(dropped: Closable, process: int) -> None:
+    """Close it, unless this is a fork of the process that began it; at once, or in a thread if that isn't safe."""
     if os.getpid() != process:
         return
     if list(_collector)[-1] == "start":  # in one step: another thread may collect right now
         # The garbage collector runs in any thread and in the middle of anything, so also while a thread holds a
         # lock of an executor's, or of the threading module's: they are not to be called from there.
         with contextlib.suppress(RuntimeError):  # the program ends, and its pools with it
-            _thread.start_new_thread(_close_in_thread, (run,))
+            _thread.start_new_thread(_close_in_thread, (dropped,))
     else:
-        run.close()
+        dropped.close()
 
 
-def close_dropped(run: Run, process: int) -> None:
-    """Close the run of an iterator that nobody holds any more. Signals that come meanwhile are handled afterwards."""
+def close_dropped(dropped: Closable, process: int) -> None:
+    """Close what nobody holds any more. Signals that come meanwhile are handled afterwards."""
     try:
-        with postponed(_is_dropping, run):
-            close_run(run, process)
+        with postponed(_is_dropping, dropped):
+            close_run(dropped, process)
     except BaseException as error:  # of a handler that was called at the very edge of this
         with contextlib.suppress(RuntimeError):  # the program ends
-            _thread.start_new_thread(run.close, ())
+            _thread.start_new_thread(dropped.close, ())
             if isinstance(error, KeyboardInterrupt):
-                _thread.start_new_thread(send_later, ([signal.SIGINT], _is_dropping, run))
+                _thread.start_new_thread(send_later, ([signal.SIGINT], _is_dropping, dropped))
                 return
         raise
 
@@ -57,8 +64,8 @@ def _is_dropping(frame: FrameType | None) -> bool:
     return False
 
 
-def _close_in_thread(run: Run) -> None:
-    threading.Thread(target=run.close, name="ordmap-close", daemon=True).start()
+def _close_in_thread(dropped: Closable) -> None:
+    threading.Thread(target=dropped.close, name="ordmap-close", daemon=True).start()
 
 
 #: What the garbage collector did last, at its end: ``"start"`` while it runs. No Python function may be told of that: a

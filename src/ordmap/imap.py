@@ -117,7 +117,8 @@ def ordered_imap(
             this process, by the ``next()`` that comes after the epoch's last item; what it changes reaches the workers
             before the next epoch begins.
         workers: How many items are computed at the same time; ``None``: the cores that this process may use (its
-            affinity and its container's quota). 0: compute in this process, inside ``next()``.
+            affinity and its container's quota), or, within an item of another iterator, 0. 0: compute in this process,
+            inside ``next()``.
         prefetch: How many items at most are submitted and not yet yielded, the one that ``next()`` waits for included:
             1 computes nothing ahead. ``None``: twice the workers, more for tiny items (up to 1,024, and 64 MB of
             results). ``"512MB"`` (or ``"512MiB"``) bounds the bytes of finished results instead: the bound is then

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import assert_type
 
-from ordmap import Dataset, FromExecutor, OrderedIterator, Processes, Serial, Spawn, Threads, ordered_imap, ordered_map
+from ordmap import (
+    Dataset,
+    FromExecutor,
+    OrderedIterator,
+    ParallelDataset,
+    Processes,
+    Serial,
+    Spawn,
+    Threads,
+    WorkerInfo,
+    item_rng,
+    mapped,
+    ordered_imap,
+    ordered_map,
+    subset,
+    worker_info,
+)
 from ordmap.backends import Backend
 
 
@@ -37,3 +55,14 @@ backends: list[Backend] = [Serial(), Threads(), Processes(), Spawn(), FromExecut
 ordered_imap(3)  # type: ignore[call-overload]
 ordered_imap(Lines(), workers="2")  # type: ignore[call-overload]
 ordered_imap({1, 2})  # type: ignore[call-overload]
+
+assert_type(mapped(len, ["a"]), Sequence[int])
+assert_type(subset(Lines(), [1]), Sequence[bytes])
+assert_type(list(ordered_imap(mapped(len, ["a"]))), list[int])
+assert_type(ParallelDataset(Lines(), 2)[0], bytes)
+assert_type(ParallelDataset(Lines(), 2, backend="threads")[1:], ParallelDataset[bytes])
+assert_type(list(ParallelDataset(Lines())), list[bytes])
+assert_type(item_rng(), Random)
+assert_type(worker_info(), WorkerInfo | None)
+ordered_imap(Lines(), seed=3, shuffle=True, shard=(0, 2, "drop"))
+ordered_map(len, ["a"], seed=3)

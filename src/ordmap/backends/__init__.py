@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from ordmap.backends.promises import Grade
 from ordmap.chunk import Chunk
+from ordmap.item import in_hand
 from ordmap.outcome import Answer
 
 __all__ = ["BACKENDS", "Backend", "Job", "Run", "resolve"]
@@ -122,6 +123,8 @@ def _by_name(name: str, workers: int | None) -> Backend:
             f"there is no backend {name!r}: use one of {known}, or give a concurrent.futures.Executor "
             "or a configured backend such as Processes(4)"
         )
+    if workers is None and name == "processes" and in_hand() is not None:
+        name = "serial"  # an item has one worker, which is computing it
     if workers == 0:
         # "processes" is the default, so that it need not have been asked for.
         if name not in {"serial", "processes"}:

@@ -104,8 +104,7 @@ class Pool(ABC):
         self._runs: set[Run] = set()
 
     def __enter__(self) -> Self:
-        with self._lock:
-            self._held += 1
+        self.hold()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -114,6 +113,18 @@ class Pool(ABC):
             done = not self._held
         if done:
             self.close()
+
+    def hold(self) -> None:
+        """Have the workers stay when no run uses them, until `release`."""
+        with self._lock:
+            self._held += 1
+
+    def release(self) -> None:
+        """Undo a `hold`: the workers end with the last run that uses them."""
+        with self._lock:
+            self._held -= 1
+            if not self._runs and not self._held:
+                self._end()
 
     def open(self, job: Job) -> Run:
         """Begin a run, starting the workers if there are none."""

@@ -1,0 +1,223 @@
+"""Lazy views of datasets: of each item something else, items in batches, some of the items. They compose.
+
+A view is computed where its item is, so that what it does is done by the workers; it travels as its dataset does.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Number
+from typing import Any, Generic, TypeVar, overload
+
+from ordmap.dataset import Dataset
+from ordmap.indices import check_indices
+from ordmap.placing import empty
+
+__all__ = ["batches", "fetched", "mapped", "subset"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
+
+#: What a dataset may have that a view of it has, too.
+_PASSED_ON = frozenset({"on_epoch_end", "state_dict", "load_state_dict"})
+
+
+class View(Sequence[T_co], Generic[T_co]):
+    """A sequence whose items are made of those of a dataset, when they are asked for."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
+        if isinstance(index, slice):
+            return subset(self, range(len(self))[index])
+        return self.__getitems__([range(len(self))[operator.index(index)]])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[T_co]:
+        """Return several items at once, as PyTorch asks for them."""
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _PASSED_ON:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.dataset, name)
+
+
+def fetched(dataset: Dataset[T], indices: Sequence[int]) -> Sequence[T]:
+    """Return some items, by the dataset's own way to give several at once if it has one, ``__getitems__``."""
+    fetch = getattr(dataset, "__getitems__", None)
+    if fetch is None:
+        return [dataset[index] for index in indices]
+    items: Sequence[T] = fetch(list(indices))
+    if len(items) != len(indices):
+        raise ValueError(
+            f"{type(dataset).__qualname__}.__getitems__ gave {len(items)} items for {len(indices)} indices"
+        )
+    return items
+
+
+class _Mapped(View[R]):
+    def __init__(self, fn: Callable[[Any], R], dataset: Dataset[Any]) -> None:
+        super().__init__(dataset)
+        self.fn = fn
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[R]:
+        return [self.fn(item) for item in fetched(self.dataset, indices)]
+
+    def __repr__(self) -> str:
+        return f"mapped({self.fn!r}, {self.dataset!r})"
+
+
+class _Subset(View[T]):
+    def __init__(self, dataset: Dataset[T], indices: Sequence[int]) -> None:
+        super().__init__(dataset)
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[T]:
+        return fetched(self.dataset, [operator.index(self.indices[index]) for index in indices])
+
+    def __repr__(self) -> str:
+        return f"subset({self.dataset!r}, {self.indices!r})"
+
+
+class _Batches(View[Any]):
+    def __init__(self, dataset: Dataset[Any], size: int, drop_last: bool, collate: Callable[[Any], Any]) -> None:  # noqa: FBT001
+        super().__init__(dataset)
+        self.size = size
+        self.drop_last = drop_last
+        self.collate = collate
+
+    def __len__(self) -> int:
+        items = len(self.dataset)
+        return items // self.size if self.drop_last else -(-items // self.size)
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
+        whole = range(len(self.dataset))
+        parts = (whole[index * self.size : (index + 1) * self.size] for index in indices)
+        return [self.collate(fetched(self.dataset, part)) for part in parts]
+
+    def __repr__(self) -> str:
+        return f"batches({self.dataset!r}, {self.size})"
+
+
+def mapped(fn: Callable[[T], R], dataset: Dataset[T]) -> Sequence[R]:
+    """Return a lazy view of a dataset: its item ``i`` is ``fn(dataset[i])``.
+
+    Example:
+        >>> mapped(str.upper, "abc")[1]
+        'B'
+    """
+    if not callable(fn):
+        raise TypeError(f"mapped calls its first argument, and {fn!r} can't be called: write mapped(fn, dataset)")
+    return _Mapped(fn, checked_dataset(dataset))
+
+
+def subset(dataset: Dataset[T], indices: Iterable[int]) -> Sequence[T]:
+    """Return a lazy view of some items of a dataset, in the order of their indices.
+
+    Args:
+        dataset: Anything with ``__getitem__`` and ``__len__``.
+        indices: From 0 to ``len(dataset) - 1``, any of them any number of times. A list, a range and an array are kept
+            as they are; anything else is made a list.
+
+    Example:
+        >>> list(subset("abcdef", [5, 0, 0]))
+        ['f', 'a', 'a']
+    """
+    checked_dataset(dataset)
+    listed: Any = indices if isinstance(indices, Sequence) or hasattr(indices, "__array__") else list(indices)
+    check_indices(listed, len(dataset))
+    return _Subset(dataset, listed)
+
+
+def batches(
+    dataset: Dataset[Any], size: int, *, drop_last: bool = False, collate: Callable[[Any], Any] | None = None
+) -> Sequence[Any]:
+    """Return a lazy view of a dataset in batches: its item ``i`` is made of ``size`` items, from ``size * i`` on.
+
+    A worker makes a whole batch, so that it travels at once, and what a stack of arrays is made in is the memory in
+    which it travels. A dataset that has ``__getitems__(indices)``, a way to give several items at once, is asked so.
+
+    Args:
+        dataset: Anything with ``__getitem__`` and ``__len__``.
+        size: The number of items in a batch; the last one may have fewer.
+        drop_last: Whether it is left out then.
+        collate: What makes a batch of a list of items. ``None``: arrays of numpy, tensors of PyTorch, and numbers
+            (where numpy is installed) are stacked; of tuples and dicts each field is, by itself; of anything else there
+            is a list.
+
+    Example:
+        >>> list(batches("abcde", 2))
+        [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    checked_dataset(dataset)
+    if isinstance(size, bool) or not hasattr(size, "__index__"):
+        raise TypeError(f"the size of a batch must be a whole number, not {size!r}")
+    if operator.index(size) < 1:
+        raise ValueError(f"size={size}: a batch has at least 1 item")
+    if collate is not None and not callable(collate):
+        raise TypeError(f"collate must be a function of a list of items, or None, not {collate!r}")
+    return _Batches(dataset, operator.index(size), bool(drop_last), collate or collated)
+
+
+def collated(items: Sequence[Any]) -> Any:  # noqa: PLR0911  one for each kind
+    """Return a batch of some items: see `batches`."""
+    first = items[0]
+    kind = type(first)
+    if any(type(item) is not kind for item in items):
+        return list(items)
+    if isinstance(first, Mapping):
+        if any(item.keys() != first.keys() for item in items):
+            raise ValueError("the dicts of a batch have different keys: give collate=list")
+        return {key: collated([item[key] for item in items]) for key in first}
+    if isinstance(first, tuple):
+        if any(len(item) != len(first) for item in items):
+            raise ValueError("the tuples of a batch have different lengths: give collate=list")
+        fields = [collated(field) for field in zip(*items, strict=True)]
+        return kind(*fields) if hasattr(kind, "_make") else tuple(fields)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(first, torch.Tensor):
+        return torch.stack(list(items))
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(first, numpy.ndarray | numpy.generic):
+        return _stacked(items)
+    if isinstance(first, Number):
+        try:
+            import numpy as np  # only for who has it
+        except ImportError:
+            return list(items)
+        return np.array(items)
+    return list(items)
+
+
+def _stacked(arrays: Sequence[Any]) -> Any:
+    """Stack arrays where a worker's result has to go."""
+    import numpy as np
+
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        found = ", ".join(map(str, sorted(shapes)))
+        raise ValueError(f"the arrays of a batch have different shapes, {found}: give collate=list, or make them alike")
+    kind = np.result_type(*{array.dtype for array in arrays})
+    return np.stack(arrays, out=empty((len(arrays), *arrays[0].shape), kind))
+
+
+def checked_dataset(dataset: Any) -> Any:
+    """Return a dataset, or refuse what is none."""
+    missing = [name for name in ("__getitem__", "__len__") if not hasattr(dataset, name)]
+    if missing or isinstance(dataset, type):
+        raise TypeError(f"a view is of a dataset, which has __getitem__ and __len__, and {dataset!r} is none")
+    return dataset
