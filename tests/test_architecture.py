@@ -27,7 +27,7 @@ FLOORS = [
     {"engine"},
     {"engine.last_words", "engine.points", "engine.wear"},
     {"engine.board", "engine.channel", "engine.clock", "engine.memory", "engine.message", "engine.reducers"},
-    {"engine.blocks", "engine.shelf", "engine.parcel"},
+    {"engine.blocks", "engine.crates", "engine.shelf", "engine.parcel"},
     {"engine.codec"},
     {"engine.worker"},
     {"engine.staff"},

@@ -37,10 +37,11 @@ class Chunk:
     """What the dataset (or function) is called with for some items, and where these are.
 
     ``start`` is the position of the first in its epoch, and ``mark`` what a sampler says of that. ``error`` is set for
-    an item that can't be computed, since its index is not valid: a chunk of one.
+    an item that can't be computed, since its index is not valid: a chunk of one. ``nbytes`` are those of large inputs
+    on their way.
     """
 
-    __slots__ = ("error", "keys", "label", "mark", "start")
+    __slots__ = ("error", "keys", "label", "mark", "nbytes", "start")
 
     def __init__(
         self, keys: Sequence[Any], label: Label, start: int, mark: Mark | None = None, error: Exception | None = None
@@ -50,6 +51,7 @@ class Chunk:
         self.start = start
         self.mark = mark
         self.error = error
+        self.nbytes = 0
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ordmap.chunk import Chunk, Mark, Place
 from ordmap.errors import CheckpointError
 from ordmap.item import Label
+from ordmap.outcome import are_atoms
 from ordmap.pulling import Puller, close_generator, length_of, past
 
 if TYPE_CHECKING:
@@ -422,6 +423,8 @@ class Arguments:
         self._seed = seed
         self._pulled: list[Iterator[Any]] = []
         self._puller: Puller | None = None
+        self._before: tuple[Any, ...] | None = None  # the first
+        self._apart: bool | None = None  # whether each is to be on its way before the next is pulled
         self._taken = 0
         self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
 
@@ -429,11 +432,23 @@ class Arguments:
         if self._puller is None:
             self._pulled = [past(iterable, self._taken) for iterable in self._iterables]
             self._puller = Puller(zip(*self._pulled, strict=self._strict))
-        keys = self._puller.pull(most)
+        keys = self._puller.pull(most if self._apart is False else 1)
         if not keys:
             return None
+        if self._apart is None:
+            self._look(keys[0])
         start, self._taken = self._taken, self._taken + len(keys)
         return Chunk(keys, Label(first=start), start)
+
+    def _look(self, key: tuple[Any, ...]) -> None:
+        """See whether the first two inputs are one object: then its source fills that anew each time."""
+        before, self._before = self._before, key
+        if not self.may_wait or are_atoms(key):
+            self._apart = False
+        elif before is not None:
+            self._apart = any(one is other and not are_atoms((one,)) for one, other in zip(before, key, strict=True))
+        if self._apart is not None:
+            self._before = None
 
     def turn(self) -> bool:
         return False

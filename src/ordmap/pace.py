@@ -35,7 +35,8 @@ class Pace:
     """The current chunk size and width of a window, both in items.
 
     A ``prefetch`` or ``chunksize`` that was given is obeyed. Otherwise a chunk begins with one item and doubles while
-    chunks are both quick and small; the window keeps two chunks a worker, at most 1,024 items and 64 MB of results.
+    chunks are both quick and small; the window keeps two chunks a worker, at most 1,024 items and 64 MB of results and
+    large inputs.
     """
 
     def __init__(self, workers: int, prefetch: int | None, chunksize: int | None) -> None:
@@ -79,10 +80,11 @@ class Pace:
         fits = int(left / self._largest) if self._largest else 0
         return min(max(fits, self._workers) - (in_flight - finished), _WIDEST_IN_BUDGET - in_flight)
 
-    def learn(self, items: int, elapsed: float, nbytes: float) -> None:
-        """Take into account that ``items`` took ``elapsed`` seconds and gave ``nbytes`` bytes."""
+    def learn(self, items: int, elapsed: float, nbytes: float, inputs: float = 0.0) -> None:
+        """Take into account that ``items`` took ``elapsed`` seconds, and gave so many bytes for so many of inputs."""
         if items:
             self._largest = max(self._largest, nbytes / items)
+        nbytes += inputs
         if items and self.adaptive:
             weight = items / (items + 2 * self.chunk)
             last = elapsed / items

@@ -256,7 +256,7 @@ class Window:
             done = len(answer.outcomes)
             self._finished += done
             self._nbytes += answer.nbytes
-            self._pace.learn(done, answer.elapsed, answer.nbytes)
+            self._pace.learn(done, answer.elapsed, answer.nbytes, slot.chunk.nbytes * done / len(slot.chunk))
             if done < len(slot.chunk):
                 self._counted -= len(slot.chunk) - done
                 size = self._pace.chunk

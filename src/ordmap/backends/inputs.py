@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Pickled, are_atoms, one_line
 
-__all__ = ["TRAVELLING", "portable", "unpacking"]
+__all__ = ["TRAVELLING", "Travelling", "portable", "ready", "unpacking", "unsendable"]
 
 
-class _Unsendable:
+class Travelling:
+    """What stands for an input on its way."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        TRAVELLING.add(cls)
+
+    def unpacked(self, source: Any) -> Any:
+        """Return the input, in a worker; ``source`` is what came with its chunk."""
+        raise NotImplementedError
+
+
+#: What `portable` makes of an input that is not plain.
+TRAVELLING: set[type] = {Pickled}
+
+
+class _Unsendable(Travelling):
     """What stands for an input that can't be pickled."""
 
     __slots__ = ("why",)
@@ -24,9 +41,23 @@ class _Unsendable:
     def __reduce__(self) -> tuple[Any, ...]:
         return _Unsendable, (self.why,)
 
+    def unpacked(self, source: Any) -> Any:
+        del source
+        raise RemoteError(f"the input can't be pickled: {self.why}; use backend='threads'")
 
-#: What `portable` makes of an input that is not plain.
-TRAVELLING = (Pickled, _Unsendable)
+
+def unsendable(error: BaseException) -> Travelling:
+    """Return what stands for an input that can't be pickled, or raise what is none of its faults."""
+    if came_by_a_signal(error):
+        raise error
+    return _Unsendable(one_line(error))
+
+
+def ready(keys: Sequence[Any]) -> bool:
+    """Whether keys survive any executor's own pickle as they are."""
+    if isinstance(keys, range) or are_atoms(keys) or type(keys[0]) in TRAVELLING:
+        return True
+    return all(type(key) is tuple and are_atoms(key) for key in keys)
 
 
 def portable(keys: Sequence[Any]) -> Sequence[Any]:
@@ -35,29 +66,26 @@ def portable(keys: Sequence[Any]) -> Sequence[Any]:
     Keys that are made ready are left as they are. An input that can't be pickled becomes its item's error, in the
     worker.
     """
-    if isinstance(keys, range) or are_atoms(keys) or type(keys[0]) in TRAVELLING:
-        return keys
-    if all(type(key) is tuple and are_atoms(key) for key in keys):
-        return keys
+    return keys if ready(keys) else pickled(keys)
+
+
+def pickled(keys: Iterable[Any]) -> list[Pickled | Travelling]:
+    """Return keys pickled one by one."""
     import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
 
-    sent: list[Pickled | _Unsendable] = []
+    sent: list[Pickled | Travelling] = []
     for key in keys:
         try:
             sent.append(Pickled(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL)))
         except BaseException as error:
-            if came_by_a_signal(error):
-                raise
-            sent.append(_Unsendable(one_line(error)))
+            sent.append(unsendable(error))
     return sent
 
 
-def unpacking(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def unpacking(compute: Callable[[Any], Any], source: Any = None) -> Callable[[Any], Any]:
     """Return a function of an input that `portable` has made ready; it raises what keeps that from being had."""
 
     def unpack_and_compute(key: Any) -> Any:
-        if type(key) is _Unsendable:
-            raise RemoteError(f"the input can't be pickled: {key.why}; use backend='threads'")
-        return compute(pickle.loads(key.data))
+        return compute(pickle.loads(key.data) if type(key) is Pickled else key.unpacked(source))
 
     return unpack_and_compute

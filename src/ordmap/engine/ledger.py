@@ -12,12 +12,15 @@ import os
 import pickle
 import socket
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from ordmap.backends.inputs import TRAVELLING
 from ordmap.chunk import Chunk
 from ordmap.engine import channel
 from ordmap.engine.board import Board
-from ordmap.engine.message import MOST_ORDERS, Order, send_orders, unpacked_orders
+from ordmap.engine.crates import Crate, crate_of
+from ordmap.engine.message import MOST_ORDERS, Order, send_orders, together, unpacked_orders
 from ordmap.interrupts import uninterrupted
 from ordmap.item import Label
 from ordmap.outcome import Raised
@@ -41,11 +44,12 @@ class Task:
     item behind ``keys`` killed its worker: it ends the answer.
     """
 
-    __slots__ = ("dead", "deaths", "keys", "label", "patient", "run", "serials", "size", "ticket")
+    __slots__ = ("crate", "dead", "deaths", "keys", "label", "patient", "run", "serials", "size", "ticket")
 
     def __init__(self, run: EngineRun, ticket: int, keys: range | bytes, size: int, label: Label) -> None:
         self.run = run
         self.label = label
+        self.crate: Crate | None = None  # what the inputs lie in
         self.ticket = ticket
         self.keys = keys
         self.size = size
@@ -58,9 +62,12 @@ class Task:
     def of(cls, run: EngineRun, ticket: int, chunk: Chunk) -> Task:
         """Return the task for a chunk of a run, whose keys are made ready to travel."""
         keys, size = chunk.keys, len(chunk)
-        if not isinstance(keys, range):
-            keys = pickle.dumps(keys, pickle.HIGHEST_PROTOCOL)
-        return cls(run, ticket, keys, size, chunk.label)
+        if isinstance(keys, range):
+            return cls(run, ticket, keys, size, chunk.label)
+        task = cls(run, ticket, pickle.dumps(keys, pickle.HIGHEST_PROTOCOL), size, chunk.label)
+        if type(keys[0]) in TRAVELLING:
+            task.crate = crate_of(keys)
+        return task
 
     def cut(self, size: int) -> None:
         """Leave but the first items."""
@@ -72,7 +79,8 @@ class Task:
 
     def order(self) -> Order:
         """Return how a worker is told of it."""
-        return Order(self.run.number, self.serials[-1], self.patient, self.keys, self.label)
+        crate = None if self.crate is None else self.crate.file
+        return Order(self.run.number, self.serials[-1], self.patient, self.keys, self.label, crate)
 
 
 class Ledger:
@@ -104,7 +112,9 @@ class Ledger:
     def strike_run(self, run: EngineRun) -> None:
         """Take out all tasks of a run, from the channel too."""
         for serial in [serial for serial, task in self._tasks.items() if task.run is run]:
-            self._tasks.pop(serial, None)
+            task = self._tasks.pop(serial, None)
+            if task is not None and task.crate is not None:
+                task.crate.retire()  # a worker may still be at it
         self.repack()
 
     def clear(self) -> None:
@@ -128,6 +138,8 @@ class Ledger:
 
     def _number(self, task: Task) -> None:
         serial = self._serial = self._serial + 1
+        if task.serials and task.crate is not None:
+            task.crate.retire()  # two workers may have it, and the slower one for longer
         task.serials.append(serial)
         self._tasks[serial] = task
 
@@ -145,14 +157,14 @@ class Ledger:
         """Send all waiting tasks in few messages; ``True``: none waits."""
         return self._send_waiting(max(1, min(MOST_ORDERS, -(-len(self._waiting) // _MESSAGES))))
 
-    def _send_waiting(self, together: int) -> bool:
+    def _send_waiting(self, most: int) -> bool:
         """Send waiting tasks, so many in a message. They wait until they are sent, whatever interrupts this."""
         waiting = self._waiting
         while waiting:
             tasks: list[Task] = []
             sent = False
             try:
-                _move(waiting, tasks, together)
+                _move(waiting, tasks, together([task.crate for task in islice(waiting, most)]))
                 tasks = [task for task in tasks if task.serials[-1] in self._tasks]  # the others are answered
                 sent = not tasks or send_orders(self._offers, [task.order() for task in tasks])
                 full = not sent
@@ -160,11 +172,11 @@ class Ledger:
                 if error.errno not in _NO_FILE:
                     raise
                 full = False
-                if together == 1:
+                if most == 1:
                     self._unsendable.append((tasks[0], error))
                     sent = True
                 else:
-                    together = 1  # those whose inputs are short need no file
+                    most = 1  # those whose inputs are short need no file
             finally:
                 if not sent:
                     waiting.extendleft(reversed(tasks))

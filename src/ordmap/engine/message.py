@@ -3,7 +3,8 @@
 To the workers, on the channel that all share, *tasks*: records of fixed size, then the pickled inputs, if any, which
 lie in a file where they are long. A record is a row of chunks: ``count`` chunks of ``size`` indices each (the last may
 be shorter), numbered from ``serial``; or one chunk whose inputs begin at byte ``start`` of all inputs, ``size`` bytes
-long, and whose first index is ``stop`` (-1: the inputs are the indices).
+long, and whose first index is ``stop`` (-1: the inputs are the indices). One whose inputs lie in a crate is alone in
+its message, with which that goes.
 
 To one worker, on its own channel, *notices*: a job to hold, or a run that is over. From a worker, on its own channel,
 *news*: an answer, or a word on the worker itself. What is long comes in a file.
@@ -29,6 +30,7 @@ __all__ = [
     "FAULT",
     "FORGET",
     "JOB",
+    "KEPT",
     "MOST_ORDERS",
     "NEWS",
     "NOTICE",
@@ -36,12 +38,13 @@ __all__ = [
     "Order",
     "packed_orders",
     "send_orders",
+    "together",
     "unpacked_orders",
 ]
 
 _COUNT = Struct("<I")
 _RECORD = Struct("<BBHIQIxxxxQqqqQ")  # kind, patient, attempt, run, serial, count, size, start, stop, step, epoch
-_RANGE, _PICKLED = 1, 2
+_RANGE, _PICKLED, _BOXED = 1, 2, 3
 
 #: Bytes of inputs up to which they are in the message itself: a channel has room for many short ones.
 _SMALL = 1024
@@ -54,7 +57,7 @@ MOST_ORDERS = 256
 
 #: kind, serial number, seconds, bytes; then the outcomes, unless they come in a file
 NEWS = Struct("<BQdQ")
-ANSWER, PLAIN, FAULT, BLOCK, DROPPED = range(1, 6)  # plain: an answer of numbers and the like, nothing in blocks
+ANSWER, PLAIN, FAULT, BLOCK, DROPPED, KEPT = range(1, 7)  # plain: an answer of numbers and such, nothing in blocks
 ANSWERS = frozenset({ANSWER, PLAIN})
 
 #: kind, run
@@ -70,11 +73,20 @@ class Order(NamedTuple):
     patient: bool
     keys: range | bytes  # bytes: a pickled list
     label: Label = Label()
+    crate: int | None = None  # the descriptor of what the inputs lie in
+
+
+def together(crates: Sequence[object]) -> int:
+    """Return how many orders with these crates, or none, may be in one message, from the first on."""
+    boxed = (place for place, crate in enumerate(crates) if crate is not None)
+    return max(1, next(boxed, len(crates)))
 
 
 def send_orders(end: socket.socket, orders: Sequence[Order]) -> bool:
     """Send some orders in one message now; ``False``: there is no room."""
     head, bodies = packed_orders(orders)
+    if orders[0].crate is not None:
+        return channel.send(end, head + bodies, orders[0].crate)
     if len(bodies) <= _SMALL:
         return channel.send(end, head + bodies)
     file = channel.written_file([bodies])
@@ -86,7 +98,7 @@ def send_orders(end: socket.socket, orders: Sequence[Order]) -> bool:
 
 def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
     """Return the records and the inputs of these orders; chunks of indices that go on from each other share one."""
-    run, serial, patient, row, label = orders[0]
+    run, serial, patient, row, label, _ = orders[0]
     if len(orders) == 1 and isinstance(row, range):  # by far the most
         tried = min(label.attempt, _MOST_ATTEMPTS)
         head = (_RANGE, patient, tried, run, serial, 1, len(row), row.start, row.stop, row.step, label.epoch)
@@ -101,7 +113,8 @@ def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
         tried = min(tried, _MOST_ATTEMPTS)
         if isinstance(keys, bytes):
             index = -1 if first is None else first
-            record = (_PICKLED, order.patient, tried, order.run, order.serial, 1, len(keys), place, index, 0, epoch)
+            kind = _PICKLED if order.crate is None else _BOXED
+            record = (kind, order.patient, tried, order.run, order.serial, 1, len(keys), place, index, 0, epoch)
             bodies.append(keys)
             place += len(keys)
             i += 1
@@ -118,7 +131,7 @@ def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
 
 def _row(orders: Sequence[Order], first: int) -> int:
     """Return how many orders from the first on are one row of chunks."""
-    run, serial, patient, keys, label = orders[first]
+    run, serial, patient, keys, label, _ = orders[first]
     if not isinstance(keys, range):
         return 1
     count = 1
@@ -155,9 +168,10 @@ def unpacked_orders(message: bytes, inputs: bytes | None = None) -> Iterator[Ord
         kind, patient, tried, run, serial, count, size, start, stop, step, epoch = _RECORD.unpack_from(
             message, _COUNT.size + n * _RECORD.size
         )
-        label = _label(epoch, tried, stop if kind == _PICKLED and stop >= 0 else None)
-        if kind == _PICKLED:
-            yield Order(run, serial, bool(patient), inputs[start : start + size], label)
+        label = _label(epoch, tried, stop if kind != _RANGE and stop >= 0 else None)
+        if kind != _RANGE:
+            crate = -1 if kind == _BOXED else None
+            yield Order(run, serial, bool(patient), inputs[start : start + size], label, crate)
         elif count == 1:
             yield Order(run, serial, bool(patient), range(start, stop, step), label)
         else:

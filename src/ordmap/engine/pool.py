@@ -31,11 +31,12 @@ from ordmap.backends.pool import POOL_CLOSED, Life, initializer_failed
 from ordmap.chunk import Chunk
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
+from ordmap.engine.crates import Crates
 from ordmap.engine.ending import GENTLE, LEAVE_GENTLY, Death, end_workers, has_ended, reap
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, streams_taken
-from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, NEWS, PLAIN
+from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, KEPT, NEWS, PLAIN
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
@@ -98,6 +99,7 @@ class Crew:
         except OSError as error:
             raise BackendUnavailableError(f"no pool of workers can be made: {error}") from error
         self.allowance = _allowance(size)
+        self.crates = Crates(max(1 << 26, free_memory() // 4))
         self._launch = launch
         self.size = size
         self._staff = Staff(self._epoll)
@@ -428,6 +430,10 @@ class Crew:
                 worker.shelf.put(number, nbytes, file)
             elif kind == DROPPED:
                 worker.shelf.drop(number)
+            elif kind == KEPT:
+                task = self._ledger.find(number)
+                if task is not None and task.crate is not None:
+                    task.crate.retire()
             elif kind == FAULT:
                 data = message[NEWS.size :]
                 self._take_fault(worker, number, data if file is None or file < 0 else channel.read_file(file))
@@ -583,6 +589,7 @@ class Crew:
         for pid in pids:
             close_lost(pid)
         self._ledger.clear()
+        self.crates.close()
 
 
 def _signal(worker: Worker, number: int) -> None:

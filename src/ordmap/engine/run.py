@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ordmap.backends.inputs import portable
 from ordmap.backends.pool import POOL_CLOSED
 from ordmap.chunk import Chunk
+from ordmap.engine.crates import Boxed
 from ordmap.errors import OrdmapError
 from ordmap.outcome import Answer
 
@@ -57,7 +57,9 @@ class EngineRun:
         if self.closed:
             raise OrdmapError(POOL_CLOSED)
         # At once: their source may use their memory again, and an item may be tried again.
-        chunk.keys = portable(chunk.keys)
+        chunk.keys = self.crew.crates.packed(chunk.keys)
+        if type(chunk.keys[0]) is Boxed:
+            chunk.nbytes = sum(key.nbytes for key in chunk.keys if type(key) is Boxed)
         self.crew.submit(self, ticket, chunk)
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:

@@ -36,6 +36,7 @@ from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
 from ordmap.engine.clock import Clock
 from ordmap.engine.codec import encode
+from ordmap.engine.crates import Opened
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.memory import keep_freed_memory
 from ordmap.engine.message import (
@@ -44,12 +45,14 @@ from ordmap.engine.message import (
     DROPPED,
     FAULT,
     JOB,
+    KEPT,
     MOST_ORDERS,
     NEWS,
     NOTICE,
     PLAIN,
     Order,
     send_orders,
+    together,
     unpacked_orders,
 )
 from ordmap.engine.parcel import unpacked_parcel
@@ -209,6 +212,7 @@ class _Worker:
         self._clock = Clock(seat.last_words)
         self._wear = Wear(seat.life.most_items, seat.life.most_bytes)
         self._hand = InHand(seat.number, seat.workers)
+        self._crate: Opened | None = None  # what the inputs in hand lie in
         self._is_seeded = False  # the last chunk was
         self._has_seeded = False
         current.set(self._hand)
@@ -310,7 +314,9 @@ class _Worker:
         orders = list(unpacked_orders(message))
         for order in orders:
             self._board.take(order.serial, self._number)
-        if file is not None:
+        if file is not None and orders[0].crate is not None:
+            orders = [orders[0]._replace(crate=file)]
+        elif file is not None:
             orders = self._with_inputs(orders, message, file)
         self._pending.extend(orders)
         self._pending_since = time.perf_counter()
@@ -341,14 +347,16 @@ class _Worker:
         waiting = list(self._pending)
         size = min(MOST_ORDERS, -(-len(waiting) // _OFFERS))
         while waiting:
-            offered = waiting[:size]
+            offered = waiting[: together([order.crate for order in waiting[:size]])]
             for order in offered:  # whoever receives them may die before it says that it has them
                 self._board.give_up(order.serial)
             if not send_orders(self._seat.offers, offered):
                 for order in offered:
                     self._board.take(order.serial, self._number)
                 break
-            del waiting[:size]
+            for order in offered:
+                _close_crate(order)
+            del waiting[: len(offered)]
         self._pending = deque(waiting)
         self._pending_since = time.perf_counter()
 
@@ -410,7 +418,7 @@ class _Worker:
         self._heed()  # a run that ended before this was noted counts nobody as busy with it
         job = self._job(order)
         if job is None:
-            row[0] = 0
+            self._leave_undone(order)
             return
         compute, keys = self._inputs(order, job)
         outcomes = self._hand.take(keys, order.label, job.seed)
@@ -457,10 +465,18 @@ class _Worker:
         self._answer(NEWS.pack(kind, order.serial, clock() - began, nbytes + 32 * len(outcomes)), outcomes, lent)
         row[0] = 0
 
+    def _leave_undone(self, order: Order) -> None:
+        """Let go of a chunk whose job can't be had."""
+        _close_crate(order)
+        self._row[0] = 0
+
     def _put_down(self) -> None:
-        """Note that the items of a chunk are done."""
+        """Note that the items of a chunk are done, and let go of their inputs."""
         self._hand.put_down()
         self._clock.stop()
+        crate, self._crate = self._crate, None
+        if crate is not None and not crate.close():
+            self._outbox.put(NEWS.pack(KEPT, self._row[0], 0.0, 0))
 
     def _abandon(self, lent: Sequence[Block]) -> None:
         """Leave the rest of a chunk undone, and what is done: its run is over."""
@@ -480,7 +496,9 @@ class _Worker:
         """
         compute = job.compute
         keys: Sequence[Any] = order.keys if isinstance(order.keys, range) else pickle.loads(order.keys)
-        if type(keys[0]) in TRAVELLING:
+        if order.crate is not None:
+            compute = unpacking(compute, self._opened(order.crate))
+        elif type(keys[0]) in TRAVELLING:
             compute = unpacking(compute)
         if job.limit is not None:
             compute = self._clock.timed(compute, job.limit)
@@ -493,6 +511,16 @@ class _Worker:
             self._is_seeded = False
             differ()
         return compute, keys if order.patient or len(keys) <= self._wear.left else keys[: self._wear.left]
+
+    def _opened(self, crate: int) -> Opened | OSError:
+        """Return the inputs of the chunk in hand, or what keeps them from being had."""
+        try:
+            if crate < 0:
+                raise OSError(errno.EMFILE, "the worker may have no more files open")
+            self._crate = Opened(crate)
+        except OSError as error:
+            return error
+        return self._crate
 
     def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:
         """Send the outcomes of the chunk in hand, and the blocks that they lie in."""
@@ -533,6 +561,12 @@ class _Worker:
     def _report_fault(self, run: int, error: BaseException) -> None:
         packed, _ = pack([Raised(error)])
         self._outbox.put(*_letter(NEWS.pack(FAULT, run, 0.0, 0), pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL)))
+
+
+def _close_crate(order: Order) -> None:
+    """Let go of the inputs of a chunk that is not computed here."""
+    if order.crate is not None and order.crate >= 0:
+        os.close(order.crate)
 
 
 def _letter(head: bytes, data: bytes) -> tuple[bytes, int | None]:

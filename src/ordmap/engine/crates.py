@@ -1,0 +1,271 @@
+"""Large inputs on their way to workers: memory that is filled once, and mapped by whichever worker takes the chunk.
+
+A *crate* holds the inputs of one chunk, and goes with its message as a descriptor::
+
+    caller   an array ──copied once──> crate ──> task channel
+    worker   the crate, mapped copy-on-write ──> an array that lies in it
+
+A worker that writes to its input writes to a copy of its own, so the same crate serves another attempt. It is filled
+again once nobody needs what is in it: neither the window, which may have an item tried again, nor a worker. One that
+keeps an input beyond its chunk says so, and then nothing is ever written there again.
+
+What has no large buffer travels in the message instead, and so does all for which there is no crate to be had.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from ordmap.backends.inputs import Travelling, pickled, ready, unsendable
+from ordmap.engine.memory import Memory
+from ordmap.outcome import Pickled, are_atoms
+
+__all__ = ["Boxed", "Crate", "Crates", "Opened", "crate_of"]
+
+#: Bytes from which on a buffer lies in a crate.
+_LARGE = 16 * 1024
+
+_ALIGNMENT = 64
+
+#: Crates that may be under way at a time: each is a message of its own, and a channel has room for some hundreds.
+_MOST = 128
+
+#: Buffers that a chunk may have in a crate: where they lie has to fit into the message.
+_MOST_BUFFERS = 256
+
+#: Bytes that a crate may have beyond what it is to hold, as a part of that.
+_SLACK = 1.0
+
+#: Where something lies in a crate: its first byte, and the number of bytes.
+Span = tuple[int, int]
+
+
+class Crate:
+    """Memory with inputs in it. ``retired``: nothing else may be put there, ever."""
+
+    __slots__ = ("__weakref__", "watch")
+
+    def __init__(self, memory: Memory, gone: deque[_Watch]) -> None:
+        self.watch = _Watch(self, gone.append)
+        self.watch.memory = memory
+        self.watch.retired = False
+
+    @property
+    def file(self) -> int:
+        """The descriptor of the memory; -1: the crew has ended."""
+        memory = self.watch.memory
+        return -1 if memory is None else memory.file
+
+    def retire(self) -> None:
+        """Have nothing else be put there: somebody may keep what is in it."""
+        self.watch.retired = True
+
+
+class _Watch(weakref.ref[Crate]):
+    """What is left of a crate that nobody needs any more; also its memory, unless the crew has ended."""
+
+    __slots__ = ("memory", "retired")
+    memory: Memory | None
+    retired: bool
+
+
+class Boxed(Travelling):
+    """An input in a crate: where its pickle lies, and the buffers that belong to it."""
+
+    __slots__ = ("_buffers", "_data", "crate")
+
+    def __init__(self, data: Span, buffers: Sequence[Span], crate: Crate | None = None) -> None:
+        self._data = data
+        self._buffers = buffers
+        self.crate = crate
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the buffers."""
+        return sum(size for _, size in self._buffers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Boxed, (self._data, self._buffers)
+
+    def unpacked(self, source: Any) -> Any:
+        """Return the input, which lies in the crate that came with it."""
+        if isinstance(source, OSError):
+            raise source
+        return pickle.loads(source.part(self._data), buffers=[source.part(span) for span in self._buffers])
+
+
+def crate_of(keys: Sequence[Any]) -> Crate | None:
+    """Return the crate that the inputs of a chunk lie in, if any does."""
+    return next((key.crate for key in keys if type(key) is Boxed), None)
+
+
+class Opened:
+    """A crate in a worker, mapped for as long as anything that lies in it is in use."""
+
+    __slots__ = ("_memory", "_view")
+
+    def __init__(self, file: int) -> None:
+        """Map a file, and close its descriptor."""
+        try:
+            memory = mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
+        finally:
+            os.close(file)
+        self._memory = weakref.ref(memory)
+        self._view = memoryview(memory)
+
+    def part(self, span: Span) -> memoryview:
+        """Return some of the bytes."""
+        return self._view[span[0] : span[0] + span[1]]
+
+    def close(self) -> bool:
+        """Let go of it; ``False``: somebody here has not."""
+        self._view.release()
+        return self._memory() is None
+
+
+class Crates:
+    """The crates of a crew, and memory for others."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._bytes = 0
+        self._under_way: set[_Watch] = set()
+        self._closed = False
+        self._gone: deque[_Watch] = deque()
+        self._idle: list[Memory] = []  # what was used last, at the end: it is still in the cache
+        self._lock = threading.RLock()
+
+    def packed(self, keys: Sequence[Any]) -> Sequence[Any]:
+        """Return keys that can travel, as `portable` does; those that have large buffers lie in one crate."""
+        if ready(keys):
+            return keys
+        parts: list[Travelling | tuple[bytes, list[memoryview]]] = []
+        size = buffers = 0
+        for key in keys:
+            try:
+                data, views = _dumped(key)
+            except BaseException as error:
+                parts.append(unsendable(error))
+                continue
+            parts.append((data, views))
+            buffers += len(views)
+            size += sum(_aligned(part.nbytes) for part in views) + _aligned(len(data))
+        if not buffers:
+            return [part if isinstance(part, Travelling) else Pickled(part[0]) for part in parts]
+        memory = self._take(size) if buffers <= _MOST_BUFFERS and len(parts) <= _MOST_BUFFERS else None
+        if memory is None:
+            return pickled(keys)
+        crate = Crate(memory, self._gone)
+        self._under_way.add(crate.watch)
+        return _filled(crate, memory, parts)
+
+    def _take(self, size: int) -> Memory | None:
+        """Return memory of at least this size; ``None``: there is none to be had, or enough is under way."""
+        with self._lock:
+            self._collect()
+            if len(self._under_way) >= _MOST or self._closed:
+                return None
+            fitting = (place for place in reversed(range(len(self._idle))) if self._fits(self._idle[place], size))
+            place = next(fitting, None)
+            if place is not None:
+                memory = self._idle.pop(place)
+            else:
+                while self._idle and self._bytes + size > self._budget:
+                    self._bytes -= self._idle.pop(0).size
+                if self._bytes + size > self._budget:
+                    return None
+                try:
+                    memory = Memory.new(size)
+                except OSError:  # no memory, or no descriptor
+                    return None
+                self._bytes += memory.size
+            return memory
+
+    @staticmethod
+    def _fits(memory: Memory, size: int) -> bool:
+        return size <= memory.size <= size * (1 + _SLACK)
+
+    def _collect(self) -> None:
+        """Take in what nobody needs any more; of what is idle, no more is kept than is under way."""
+        while self._gone:
+            try:
+                watch = self._gone.popleft()
+            except IndexError:  # a signal handler was here
+                return
+            self._under_way.discard(watch)
+            if watch.memory is None:
+                continue
+            if watch.retired:
+                self._bytes -= watch.memory.size
+            else:
+                self._idle.append(watch.memory)
+        while len(self._idle) > max(2, len(self._under_way)):
+            self._bytes -= self._idle.pop(0).size
+
+    def close(self) -> None:
+        """Let go of all memory: nobody will be sent any of it."""
+        with self._lock:
+            self._closed = True
+            self._idle.clear()
+            self._gone.clear()
+            for watch in self._under_way:
+                watch.memory = None
+            self._under_way.clear()
+
+
+def _filled(crate: Crate, memory: Memory, parts: Sequence[Travelling | tuple[bytes, list[memoryview]]]) -> list[Any]:
+    """Put inputs into a crate; return what stands for them on their way."""
+    target = memoryview(memory.span()).cast("B")
+    place = 0
+
+    def put(content: bytes | memoryview) -> Span:
+        nonlocal place
+        start, size = place, len(content) if isinstance(content, bytes) else content.nbytes
+        target[start : start + size] = content
+        place = _aligned(start + size)
+        return start, size
+
+    return [
+        part if isinstance(part, Travelling) else Boxed(put(part[0]), [put(view) for view in part[1]], crate)
+        for part in parts
+    ]
+
+
+def _aligned(place: int) -> int:
+    return place + -place % _ALIGNMENT
+
+
+def _dumped(key: Any) -> tuple[bytes, list[memoryview]]:
+    """Return the pickle of an input, and its large buffers."""
+    views: list[memoryview] = []
+
+    def collect(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if view.nbytes < _LARGE:
+            return True
+        views.append(view)
+        return False
+
+    if type(key) is tuple and all(_is_simple(one) for one in key):
+        return pickle.dumps(key, pickle.HIGHEST_PROTOCOL, buffer_callback=collect), views
+    import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
+
+    return bytes(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL, buffer_callback=collect)), views
+
+
+def _is_simple(one: object) -> bool:
+    """Whether pickle finds whatever it is made of anywhere."""
+    kind = type(one)
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+        return not one.dtype.hasobject  # type: ignore[attr-defined]
+    return are_atoms((one,))
