@@ -13,9 +13,11 @@ from typing import Any
 MODULES = (
     "tiny_one_by_one",
     "tiny_defaults",
+    "stream_tiny",
     "arrays_600kb",
     "arrays_24mb",
     "arrays_4kb",
+    "stream_arrays",
     "big_dataset",
     "lognormal_sleeps",
     "jpeg",

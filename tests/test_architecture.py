@@ -20,9 +20,9 @@ FLOORS = [
     {"outcome", "pace", "indices", "limit"},
     {"backends.promises"},
     {"backends"},
-    {"backends.pool", "backends.forking", "backends.inputs", "backends.watch"},
+    {"backends.pool", "backends.forking", "backends.inbox", "backends.inputs", "backends.watch"},
     {"backends.remote"},
-    {"backends.serial", "backends.threads", "backends.executor"},
+    {"backends.serial", "backends.threads", "backends.executor", "backends.asyncio"},
     {"backends.portable"},
     {"engine"},
     {"engine.last_words", "engine.points", "engine.wear"},
@@ -36,6 +36,7 @@ FLOORS = [
     {"engine.backends"},
     {"backends.processes"},
     {"window", "dropping"},
+    {"awaiting"},
     {"iterator"},
     {"imap", "views"},
     {"parallel"},
@@ -47,7 +48,7 @@ FLOORS = [
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 
 #: Looked up by name when they are used, so that nobody pays for a backend that isn't.
-LAZY = {("backends", "backends.executor"), ("", "backends.executor"), ("", "backends.processes"),
+LAZY = {("backends", "backends.executor"), ("", "backends.executor"), ("", "backends.processes"), ("", "backends.asyncio"),
         ("", "backends.serial"), ("", "backends.threads")}  # fmt: skip
 
 

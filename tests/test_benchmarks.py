@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.parametrize("workload", ["tiny_one_by_one", "arrays_600kb"])
+@pytest.mark.parametrize("workload", ["tiny_one_by_one", "arrays_600kb", "stream_arrays"])
 def test_a_benchmark_gives_figures_of_ours_and_of_a_peer(tmp_path, workload):
     path = tmp_path / "figures.json"
     command = [

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import pytest
 
-from ordmap.backends import BACKENDS, portable, resolve
+from ordmap import Asyncio
+from ordmap.backends import BACKENDS, Job, portable, resolve
 from ordmap.backends.promises import PROMISES
+from ordmap.outcome import Raised
 from ordmap.testing import BackendContract
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+class InThreads(Asyncio):
+    """The loop's backend, for the items of this contract, which don't await anything: each is awaited in a thread."""
+
+    def open(self, job):
+        async def work(key):
+            return await asyncio.to_thread(_caught, job.compute, key)
+
+        return super().open(Job(work, job.subject, job.patience, job.limit, job.seed))
+
+
+def _caught(compute, key):
+    """Return what an item gives, or the stand-in for what it raises: no coroutine can raise StopIteration."""
+    try:
+        return compute(key)
+    except BaseException as error:
+        return Raised(error.with_traceback(error.__traceback__.tb_next))
+
+
+class TestAsyncio(BackendContract):
+    @pytest.fixture
+    def backend(self):
+        return InThreads(2)
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name != "asyncio"])
 class TestByName(BackendContract):
     @pytest.fixture
     def backend(self, name):

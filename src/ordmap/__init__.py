@@ -23,6 +23,7 @@ from ordmap.rng import item_rng
 from ordmap.views import batches, mapped, subset
 
 if TYPE_CHECKING:
+    from ordmap.backends.asyncio import Asyncio
     from ordmap.backends.executor import FromExecutor
     from ordmap.backends.processes import Processes, Spawn
     from ordmap.backends.serial import Serial
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ordmap.parallel import ParallelDataset
 
 __all__ = [
+    "Asyncio",
     "Backend",
     "BackendUnavailableError",
     "CheckpointError",

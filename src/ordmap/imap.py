@@ -27,6 +27,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 F = TypeVar("F")
 
+#: Of a function's code.
+_COROUTINE = 0x80
+
 #: How long the seed may be.
 _SEED_BITS = 1024
 
@@ -123,8 +126,9 @@ def ordered_imap(
             1 computes nothing ahead. ``None``: twice the workers, more for tiny items (up to 1,024, and 64 MB of
             results). ``"512MB"`` (or ``"512MiB"``) bounds the bytes of finished results instead: the bound is then
             that, and one largest item a worker.
-        backend: ``"processes"``, ``"threads"``, ``"spawn"``, ``"serial"``, a configured backend such as
-            ``Processes(4)``, or any ``concurrent.futures.Executor``, which is borrowed and never shut down.
+        backend: ``"processes"``, ``"threads"``, ``"spawn"``, ``"serial"``, ``"asyncio"`` (for coroutine functions, and
+            datasets whose ``__getitem__`` is one), a configured backend such as ``Processes(4)``, or any
+            ``concurrent.futures.Executor``, which is borrowed and never shut down.
         epochs: How many times the dataset is gone through; ``None``: again and again, for ever.
         shuffle: Whether each epoch has an order of its own, drawn at random from all there are. It takes no memory to
             speak of, and no time to begin, however long the dataset is.
@@ -233,7 +237,8 @@ def ordered_map(
     """Yield what ``map(fn, *iterables)`` yields, in that order, while workers compute ahead.
 
     The iterables may be infinite; they are pulled in the caller's thread, inside ``next()``, and never further than
-    the window. What one of them raises comes after the results of what it gave before, and ends the iterator.
+    the window. What one of them raises comes after the results of what it gave before, and ends the iterator. Where one
+    is asynchronous, so must be the loop: ``async for``.
 
     All else is as for `ordered_imap`, failures too; the index of an item is its position. With ``strict``, iterables of
     different lengths are a ``ValueError`` at the end, as for ``zip``.
@@ -249,11 +254,15 @@ def ordered_map(
     if not iterables:
         raise TypeError("ordered_map needs something to map over: write ordered_map(fn, iterable)")
     for iterable in iterables:
-        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
+        if not any(hasattr(iterable, name) for name in ("__iter__", "__getitem__", "__aiter__")):
             hint = f": write workers={iterable}" if isinstance(iterable, int) else ""
             raise TypeError(f"ordered_map can't iterate over {iterable!r}{hint}")
     seed = _seed(seed)
-    source = Arguments(iterables, strict=strict, seed=seed)
+    source: Source = Arguments(iterables, strict=strict, seed=seed)
+    if any(hasattr(iterable, "__aiter__") for iterable in iterables):
+        from ordmap.awaiting import Incoming  # asyncio is large
+
+        source = Incoming(iterables, strict=strict, seed=seed)
     return _iterator(
         _Starred(fn), fn, source, workers, prefetch, backend, chunksize, item_timeout, retries, on_error, seed
     )
@@ -300,6 +309,9 @@ def _iterator(  # noqa: PLR0917  one caller each
     retries = _whole("retries", retries, least=0, instead="retries=0 tries each item once", optional=False)
     on_error = checked(on_error)
     found = resolve(backend, workers)
+    if _is_coroutine_function(subject) and not getattr(found, "awaits", False):
+        what = "this dataset's __getitem__" if hasattr(subject, "__getitem__") else f"{subject!r}"
+        raise TypeError(f"{what} is a coroutine function, which backend={found.name!r} doesn't await: write 'asyncio'")
     if not found.workers:
         prefetch = chunksize = 1  # nothing is computed ahead
     return OrderedIterator(
@@ -319,6 +331,16 @@ def _check_dataset(dataset: object) -> None:
         raise TypeError("a pandas object is had by label: write ordered_map(df.iloc.__getitem__, range(len(df)))")
     if isinstance(dataset, Mapping | AbstractSet):
         raise TypeError(f"a {type(dataset).__name__} is not had by index 0, 1, …: write list(…) around it")
+
+
+def _is_coroutine_function(subject: object) -> bool:
+    """Whether a function, or the ``__getitem__`` of a dataset, is to be awaited."""
+    while isinstance(subject, partial):
+        subject = subject.func
+    kind = type(subject)
+    called = getattr(kind, "__getitem__", None) or (subject if hasattr(subject, "__code__") else kind.__call__)
+    code = getattr(getattr(called, "__func__", called), "__code__", None)
+    return code is not None and bool(code.co_flags & _COROUTINE)
 
 
 def _check_hook(dataset: object) -> None:

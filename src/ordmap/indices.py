@@ -30,10 +30,12 @@ class Source(Protocol):
     """Where the window's items come from.
 
     ``may_wait``: taking from it runs somebody's code, which may take its time, or wait for an earlier answer. Where it
-    doesn't, a pull that took long was only interrupted.
+    doesn't, a pull that took long was only interrupted. ``ready``: something, or the end, can be taken now; only of an
+    asynchronous source it may be false.
     """
 
     may_wait: bool
+    ready: bool
 
     def take(self, most: int) -> Chunk | None:
         """Return the next chunk of 1 to ``most`` items, or raise what the source raised.
@@ -131,6 +133,7 @@ class Indices:
         self._is_over = False  # this epoch, of which the dataset hears before the next one begins
         self._closed = False
         self._on_epoch_end = hook_of(dataset)
+        self.ready = True
         self.may_wait = not (indices is None or isinstance(indices, Sequence))
         self._order: range | Permutation | Puller | None = None
         self._sampler: Any = None  # what can tell its state, of this epoch's order
@@ -426,6 +429,7 @@ class Arguments:
         self._before: tuple[Any, ...] | None = None  # the first
         self._apart: bool | None = None  # whether each is to be on its way before the next is pulled
         self._taken = 0
+        self.ready = True
         self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
 
     def take(self, most: int) -> Chunk | None:

@@ -17,7 +17,7 @@ from ordmap.indices import Source
 from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
 from ordmap.policy import Failure, OnError, stand_in
-from ordmap.window import Window
+from ordmap.window import LATER, Window
 
 __all__ = ["OrderedIterator", "Settings", "Stats"]
 
@@ -64,6 +64,9 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
     with the following item. Several threads may call it: each item goes to exactly one of them. The end of the items,
     ``close()``, the end of a ``with`` block and garbage collection each end what the iterator started.
 
+    ``async for`` does the same without holding up the event loop; where its task is cancelled in the midst of it, the
+    iterator is closed, as by Ctrl-C.
+
     ``len()`` is the number of items to come, where it is known, those that will be skipped included; the object itself
     is always true.
 
@@ -78,6 +81,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         # Re-entrant, since a signal may come right after it was taken, and its handler raise, or ask for the state.
         self._lock = threading.RLock()
         self._inside: int | None = None  # the thread that is inside next()
+        self._awaiting: list[Callable[[], object]] = []  # tells who awaits something that it is closed
         self._process = os.getpid()
         self._closed = False
         self._ready: list[T_co] = []  # the next results, last one first
@@ -102,6 +106,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             outcome = self._alone(self._next)
         if outcome is _END:
             raise StopIteration
+        if outcome is LATER:
+            raise TypeError("an asynchronous iterable is gone through by `async for`, and not by a plain loop")
         result: T_co = outcome
         return result
 
@@ -125,6 +131,34 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             set_relatives(error, context=context)
             del raised, error, context
 
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        try:
+            while True:
+                with contextlib.suppress(IndexError):
+                    return self._ready.pop()
+                outcome = self._alone(self._next_by_now)
+                if outcome is LATER:
+                    from ordmap.awaiting import more  # asyncio is large
+
+                    await more(self._opened(), self._settings.source, self._awaiting)
+                elif outcome is _END:
+                    raise StopAsyncIteration
+                elif type(outcome) is not Raised:
+                    return cast("T_co", outcome)
+                elif self._settings.on_error != "skip":
+                    return cast("T_co", self._failed(outcome))
+                else:
+                    outcome.hand_over()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # the task is cancelled
+                self.close()
+            raise
+        finally:
+            outcome = None  # its error may hold this frame
+
     def start(self) -> Self:
         """Begin now: start the workers and fill the window, without waiting for an item. Return the iterator."""
         self._alone(lambda: None if self._closed else self._opened().fill())
@@ -142,8 +176,16 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             return  # a forked child owns nothing of it
         if self._window is not None:
             self._window.wake()
+        for tell in list(self._awaiting):
+            tell()
         self._close_runs()
         self._let_go()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -242,12 +284,16 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self.close()
             raise
 
-    def _next(self) -> Any:
+    def _next_by_now(self) -> Any:
+        """Return the next outcome, ``_END``, or `LATER`: without workers an item is computed here and now."""
+        return self._next(wait=not self._settings.backend.workers)
+
+    def _next(self, *, wait: bool = True) -> Any:
         """Return the next outcome, or ``_END``; the only place where anything is waited for."""
         while not self._closed:
             with contextlib.suppress(IndexError):  # another thread may have been here, and may be there
                 return self._ready.pop()
-            given = self._opened().take()
+            given = self._opened().take(wait=wait)
             if given is None:
                 if self._closed or not self._settings.source.turn() or self._closed:
                     self.close()

@@ -94,6 +94,9 @@ class ParallelDataset(Sequence[T_co]):
         options = self._options if backend.workers else _without(self._options, "chunksize")
         return ordered_imap(self._dataset, None, prefetch, backend=backend, **options)
 
+    def __aiter__(self) -> OrderedIterator[T_co]:
+        return iter(self)
+
     def _shared(self) -> _Pool:
         """Return the workers of this process."""
         if self._pool is None or self._pool.process != os.getpid():

@@ -22,7 +22,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -34,7 +34,7 @@ from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer, Raised, are_plain, failed_places, opened
 from ordmap.pace import Pace
 
-__all__ = ["Window"]
+__all__ = ["LATER", "Later", "Window"]
 
 #: Seconds after which a pull was a slow one.
 _SLOW_PULL = 0.00005
@@ -42,6 +42,13 @@ _SLOW_PULL = 0.00005
 #: Results that are opened together, and given out together where chunks are smaller: each then costs the caller's loop
 #: little more than a list's.
 _AT_ONCE = 16
+
+
+class Later:
+    """What there is in place of a result that has not come."""
+
+
+LATER = Later()
 
 
 class _Slot:
@@ -124,7 +131,7 @@ class Window:
             self._settle()
         self._submit_handed_back()
         pace = self._pace
-        while not self._exhausted and not self._woken and not self._handed_back:
+        while not self._exhausted and not self._woken and not self._handed_back and self._source.ready:
             size = min(pace.chunk, self._room())
             # A chunk is cut short only where there would be too few of them to keep the workers busy, and to fit into
             # a budget, which moves with every answer.
@@ -158,8 +165,20 @@ class Window:
         self._run = run
         self._exhausted = False
 
-    def take(self) -> list[Any] | Raised | None:
+    @property
+    def wants(self) -> bool:
+        """Whether there is room for an item that the source doesn't have ready."""
+        return not (self._exhausted or self._woken or self._source.ready) and self._room() > 0
+
+    def watch(self, loop: Any, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have a callback called on an event loop when there may be something to take; return what ends that."""
+        watch = getattr(self._run, "watch", None)
+        return watch(loop, callback) if watch is not None else lambda: None
+
+    def take(self, *, wait: bool = True) -> list[Any] | Raised | Later | None:
         """Give out what comes next, waiting for it; ``None``: there is nothing left, or `wake` was called.
+
+        `LATER`: there is nothing yet, and it may not wait.
 
         A list of results is in reverse, for the caller to pop from; `take` is called again when it is empty. Raises
         what the source raised, in its place, and what the run raises when it can't go on.
@@ -168,11 +187,15 @@ class Window:
         while not self._woken:
             self._drop_given_out()
             self.fill()
+            if not slots and not self._source.ready and not self._woken:
+                return LATER
             if not slots or self._woken:
                 break
             answer = slots[0].answer
             if answer is None:
-                self._collect(wait=True)
+                self._collect(wait=wait)
+                if not wait and slots[0].answer is None:
+                    return LATER
             elif slots[0].given < len(answer.outcomes):
                 return self._give()
         if self._source_error is not None and not slots:

@@ -28,6 +28,7 @@ BACKENDS: dict[str, tuple[str, str]] = {
     "threads": ("ordmap.backends.threads", "Threads"),
     "processes": ("ordmap.backends.processes", "Processes"),
     "spawn": ("ordmap.backends.processes", "Spawn"),
+    "asyncio": ("ordmap.backends.asyncio", "Asyncio"),
 }
 
 
@@ -61,7 +62,11 @@ class Job:
 
 
 class Run(Protocol):
-    """One dataset on a backend, from the first ``next()`` to the end of the iterator."""
+    """One dataset on a backend, from the first ``next()`` to the end of the iterator.
+
+    One that also has ``watch(loop, callback)`` has a callback called on an event loop when there may be something to
+    collect, and returns what ends that; where there is none, ``async for`` looks again and again.
+    """
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
         """Have the chunk computed some time; never waits. A ticket may be used again once it is answered."""

@@ -27,10 +27,10 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, InvalidStateError, ThreadPoolExecutor
-from queue import SimpleQueue
 from typing import Self
 
 from ordmap.backends import Job
+from ordmap.backends.inbox import Inbox
 from ordmap.backends.inputs import portable
 from ordmap.backends.pool import POOL_CLOSED, worker_count
 from ordmap.backends.promises import row, weaker
@@ -165,7 +165,8 @@ class ExecutorRun:
         self._open = True
         self.program_ends = False
         self._sent: dict[int, Future[Reply]] = {}
-        self._done: SimpleQueue[tuple[int, Future[Reply]] | OrdmapError | None] = SimpleQueue()
+        self._done: Inbox[tuple[int, Future[Reply]] | OrdmapError | None] = Inbox()
+        self.watch = self._done.watch
         self._lock = threading.Lock()  # for what follows
         self._payload_for: dict[str, int] = {}  # worker -> the task that was to bring it the job
         self._holders: set[str] = set()  # workers that are known to hold the job

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ordmap.backends import Job
+from ordmap.backends.inbox import Inbox
 from ordmap.backends.pool import POOL_CLOSED, Life, Pool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
 from ordmap.backends.watch import Watch
@@ -180,7 +181,8 @@ class _ThreadsRun:
         self.limit = job.limit
         self._job = job
         self._crew = crew
-        self._answers: SimpleQueue[tuple[int, Answer] | BaseException | None] = SimpleQueue()
+        self._answers: Inbox[tuple[int, Answer] | BaseException | None] = Inbox()
+        self.watch = self._answers.watch
         self._tell_closed = closed
         self._open = True
         if job.limit is not None:

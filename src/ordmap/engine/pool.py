@@ -23,7 +23,7 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ordmap.backends import Job
@@ -333,6 +333,21 @@ class Crew:
                     self._let_go()
             if self._leaving:
                 self._settle()
+
+    def watch(self, loop: Any, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have a callback called on an event loop when there is an event to be polled; return what ends that."""
+        with self._lock:
+            if self._epoll.closed:
+                loop.call_soon(callback)
+                return lambda: None
+            file = os.dup(self._epoll.fileno())  # a loop knows one callback for each descriptor
+        loop.add_reader(file, callback)
+
+        def end() -> None:
+            loop.remove_reader(file)
+            os.close(file)
+
+        return end
 
     def _give_back(self) -> None:
         """Have the workers use again what is not in use here any more."""

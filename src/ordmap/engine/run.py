@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ordmap.backends.pool import POOL_CLOSED
 from ordmap.chunk import Chunk
@@ -64,6 +64,10 @@ class EngineRun:
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         return self.crew.collect(self, wait=wait)
+
+    def watch(self, loop: Any, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have a callback called on an event loop when there may be something to collect; return what ends that."""
+        return self.crew.watch(loop, callback)
 
     def wake(self) -> None:
         self._woken = True

@@ -1,0 +1,165 @@
+"""What ``async for`` needs: to wait on an event loop without holding it up, and inputs that come asynchronously.
+
+::
+
+    async for ──> take what has come ──> else await: an answer, or the next input where there is room for one
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ordmap.chunk import Chunk
+from ordmap.indices import Arguments
+from ordmap.item import Label
+from ordmap.window import Window
+
+__all__ = ["Incoming", "more"]
+
+#: Seconds after which to look again, whatever has been told: workers may have to be ended or replaced.
+_HEARTBEAT = 0.1
+
+_END = object()
+
+
+async def more(window: Window, source: object, closing: list[Callable[[], object]]) -> None:
+    """Wait until there may be something more to take from a window, or somebody closes the iterator."""
+    loop = asyncio.get_running_loop()
+    told = loop.create_future()
+
+    def tell() -> None:
+        if not told.done():
+            told.set_result(None)
+
+    def tell_from_anywhere() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell)
+
+    waits: set[asyncio.Future[None]] = {told}
+    if isinstance(source, Incoming) and window.wants:
+        waits.add(source.pulling())
+    end = window.watch(loop, tell)
+    closing.append(tell_from_anywhere)
+    try:
+        await asyncio.wait(waits, timeout=_HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        closing.remove(tell_from_anywhere)
+        end()
+        told.cancel()
+
+
+class Incoming(Arguments):
+    """The argument tuples of a function, of iterables some of which are asynchronous; one is pulled at a time."""
+
+    def __init__(
+        self, iterables: Sequence[Iterable[Any] | AsyncIterator[Any]], *, strict: bool, seed: int | None = None
+    ) -> None:
+        super().__init__((), strict=strict, seed=seed)
+        self._sources = iterables
+        self._begun: list[Iterator[Any] | AsyncIterator[Any]] = []
+        self._passed = 0  # of those before the first that is wanted
+        self._come: deque[tuple[Any, ...]] = deque()
+        self._error: Exception | None = None
+        self._ended = False
+        self._pull: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._come) or self._ended
+
+    @ready.setter
+    def ready(self, _: bool) -> None:
+        """Ignore that those of others are ready at once."""
+
+    def pulling(self) -> asyncio.Task[None]:
+        """Return the task that pulls the next inputs."""
+        if self._pull is None or self._pull.done():
+            self._pull = asyncio.get_running_loop().create_task(self._pull_next())
+        return self._pull
+
+    async def _pull_next(self) -> None:
+        try:
+            if not self._begun:
+                self._begun = [_begun(source) for source in self._sources]
+            while True:
+                key = [await _next(source) for source in self._begun]
+                if _END in key:
+                    self._end(key)
+                    return
+                self._passed += 1
+                if self._passed > self._taken:
+                    break
+            self._come.append(tuple(key))
+        except Exception as error:  # it comes after the results of what was pulled before
+            self._error = error
+            self._ended = True
+
+    def _end(self, key: Sequence[Any]) -> None:
+        self._ended = True
+        if self._strict and any(one is not _END for one in key):
+            self._error = ValueError("the iterables of ordered_map(…, strict=True) have different lengths")
+
+    def take(self, most: int) -> Chunk | None:
+        del most
+        if self._come:
+            start, self._taken = self._taken, self._taken + 1
+            return Chunk([self._come.popleft()], Label(first=start), start)
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return None
+
+    def remaining(self) -> int | None:
+        return 0 if self._ended and not self._come else None
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        super().resume(state)
+        self._passed = 0
+
+    def _identity(self) -> dict[str, Any]:
+        return {"lengths": [None] * len(self._sources), "seed": self._seed}
+
+    def _length(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        """Pull no more. What is asynchronous is closed by its loop, as soon as that can."""
+        self._come.clear()
+        self._ended = True
+        pull = self._pull
+        if pull is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                pull.get_loop().call_soon_threadsafe(self._close_sources, pull)
+
+    def _close_sources(self, pull: asyncio.Task[None]) -> None:
+        if not pull.done():
+            pull.cancel()
+            pull.add_done_callback(self._close_sources)
+            return
+        for source in self._begun:
+            if isinstance(source, AsyncGenerator):
+                closing = pull.get_loop().create_task(_closed(source))
+                _closings.add(closing)
+                closing.add_done_callback(_closings.discard)
+
+
+#: A loop holds its tasks but weakly.
+_closings: set[asyncio.Task[None]] = set()
+
+
+async def _closed(source: AsyncGenerator[Any, Any]) -> None:
+    await source.aclose()
+
+
+def _begun(source: Any) -> Iterator[Any] | AsyncIterator[Any]:
+    return source.__aiter__() if hasattr(source, "__aiter__") else iter(source)  # type: ignore[no-any-return]
+
+
+async def _next(source: Iterator[Any] | AsyncIterator[Any]) -> Any:
+    if isinstance(source, AsyncIterator):
+        return await anext(source, _END)
+    return next(source, _END)
