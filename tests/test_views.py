@@ -96,16 +96,17 @@ def test_each_view_is_a_sequence():
     ("call", "error", "message"),
     [
         (lambda: mapped("abc", len), TypeError, r"can't be called: write mapped\(fn, dataset\)"),
-        (lambda: mapped(len, iter("abc")), TypeError, "has __getitem__ and __len__"),
+        (lambda: mapped(len, iter("abc")), TypeError, "(dataset has __getitem__ and __len__|is the class)"),
         (lambda: subset("abc", [3]), IndexError, "index 3 is out of range: the dataset has 3 items"),
         (lambda: subset("abc", [-1]), IndexError, "index -1 is negative"),
         (lambda: subset("abc", [True]), TypeError, "an index must be an integer"),
-        (lambda: subset(5, [1]), TypeError, "has __getitem__ and __len__"),
+        (lambda: subset(5, [1]), TypeError, "(dataset has __getitem__ and __len__|is the class)"),
+        (lambda: batches({1: 2}, 1), TypeError, "is not had by index"),
         (lambda: batches("abc", 0), ValueError, "size=0: a batch has at least 1 item"),
         (lambda: batches("abc", "2"), TypeError, "must be a whole number, not '2'"),
         (lambda: batches("abc", True), TypeError, "must be a whole number, not True"),
         (lambda: batches("abc", 2, collate=3), TypeError, "collate must be a function"),
-        (lambda: batches(list, 2), TypeError, "has __getitem__ and __len__"),
+        (lambda: batches(list, 2), TypeError, "(dataset has __getitem__ and __len__|is the class)"),
     ],
 )
 def test_bad_arguments_are_refused_at_the_call(call, error, message):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Protocol, TypeVar, runtime_checkable
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "check_dataset"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -18,3 +20,18 @@ class Dataset(Protocol[T_co]):
 
     def __len__(self) -> int:
         """Return the number of items."""
+
+
+def check_dataset(dataset: object) -> None:
+    """Refuse what is no dataset, with a word on what to write instead."""
+    if isinstance(dataset, type):
+        raise TypeError(f"dataset is the class {dataset.__name__}: write an instance, {dataset.__name__}(…)")
+    missing = [name for name in ("__getitem__", "__len__") if not hasattr(dataset, name)]
+    if missing:
+        kind = type(dataset).__name__
+        hint = "for an iterable write ordered_map(fn, iterable)" if hasattr(dataset, "__iter__") else "give it that"
+        raise TypeError(f"a dataset has __getitem__ and __len__, and {kind} has no {' and no '.join(missing)}: {hint}")
+    if hasattr(dataset, "iloc"):
+        raise TypeError("a pandas object is had by label: write ordered_map(df.iloc.__getitem__, range(len(df)))")
+    if isinstance(dataset, Mapping | AbstractSet):
+        raise TypeError(f"a {type(dataset).__name__} is not had by index 0, 1, …: write list(…) around it")

@@ -12,7 +12,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, get_args, overload
 
 from ordmap.backends import Backend, resolve
-from ordmap.dataset import Dataset
+from ordmap.dataset import Dataset, check_dataset
 from ordmap.indices import Arguments, Indices, Shard, Source, check_indices, hook_of
 from ordmap.iterator import OrderedIterator, Settings
 from ordmap.pace import Budget
@@ -170,7 +170,7 @@ def ordered_imap(
     Attention:
         What an item changes in the dataset changes in that worker's copy alone, save in threads and serial.
     """
-    _check_dataset(dataset)
+    check_dataset(dataset)
     _check_hook(dataset)
     if epochs is not None:
         epochs = _whole("epochs", epochs, least=0, instead="epochs=None cycles for ever")
@@ -317,20 +317,6 @@ def _iterator(  # noqa: PLR0917  one caller each
     return OrderedIterator(
         Settings(found, compute, subject, source, prefetch, chunksize, item_timeout, retries, on_error, seed)
     )
-
-
-def _check_dataset(dataset: object) -> None:
-    if isinstance(dataset, type):
-        raise TypeError(f"dataset is the class {dataset.__name__}: write an instance, {dataset.__name__}(…)")
-    missing = [name for name in ("__getitem__", "__len__") if not hasattr(dataset, name)]
-    if missing:
-        kind = type(dataset).__name__
-        hint = "for an iterable write ordered_map(fn, iterable)" if hasattr(dataset, "__iter__") else "give it that"
-        raise TypeError(f"a dataset has __getitem__ and __len__, and {kind} has no {' and no '.join(missing)}: {hint}")
-    if hasattr(dataset, "iloc"):
-        raise TypeError("a pandas object is had by label: write ordered_map(df.iloc.__getitem__, range(len(df)))")
-    if isinstance(dataset, Mapping | AbstractSet):
-        raise TypeError(f"a {type(dataset).__name__} is not had by index 0, 1, …: write list(…) around it")
 
 
 def _is_coroutine_function(subject: object) -> bool:

@@ -45,23 +45,35 @@ class Puller:
         except Exception as error:
             if came_by_a_signal(error):
                 raise
-            self.ended = True
-            self._error = error
-            self._source = iter(())
+            self._fail(error)
             raise StopIteration from None
+
+    def _fail(self, error: Exception) -> None:
+        """Note what the source has raised, which comes after what it gave."""
+        self.ended = True
+        self._error = error
+        self._source = iter(())
 
     def pull(self, most: int) -> list[Any]:
         """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""
         pulled: list[Any] = []
-        slow = time.perf_counter() + _SLOW
-        for item in self._items:
-            pulled.append(item)
-            if len(pulled) == most or time.perf_counter() > slow:
-                break
+        clock = time.perf_counter
+        slow = clock() + _SLOW
+        try:
+            for item in self._items if self.held else self._source:  # the latter takes a third of the time
+                pulled.append(item)
+                if len(pulled) == most or clock() > slow:
+                    break
+            else:
+                self.ended = True
+        except Exception as error:
+            if came_by_a_signal(error):
+                raise
+            self._fail(error)
         self.held = max(0, self.held - len(pulled))
         if not pulled and self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            raised, self._error = self._error, None
+            raise raised
         return pulled
 
     def put_back(self, items: Sequence[Any]) -> None:

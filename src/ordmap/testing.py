@@ -141,6 +141,23 @@ class _Epochs:
         self.ended += 1
 
 
+class _Stream:
+    """The numbers from 0 on, as a generator: how many were pulled, and in which thread each generator ended."""
+
+    def __init__(self, length: int | None = None) -> None:
+        self.length = length
+        self.pulled = 0
+        self.ended_in: list[threading.Thread] = []
+
+    def __iter__(self) -> Iterator[int]:
+        try:
+            for number in itertools.count() if self.length is None else range(self.length):
+                self.pulled += 1
+                yield number
+        finally:
+            self.ended_in.append(threading.current_thread())
+
+
 class NeedsTwoError(Exception):
     """An exception whose constructor takes other arguments than it passes on: pickle alone can't rebuild it."""
 
@@ -209,16 +226,17 @@ def _refuse_to_load() -> None:
     raise ValueError("not here")
 
 
-def outcomes(iterator: Iterator[Any]) -> list[Any]:
-    """Return every outcome of an iterator: its results, and the exceptions in their places."""
+def outcomes(iterator: Iterator[Any], most: int | None = None) -> list[Any]:
+    """Return every outcome of an iterator, or the first few: its results, and the exceptions in their places."""
     found: list[Any] = []
-    while True:
+    while len(found) != most:
         try:
             found.append(next(iterator))
         except StopIteration:
-            return found
+            break
         except Exception as error:
             found.append(error)
+    return found
 
 
 def _held_here() -> tuple[Counter[str], set[threading.Thread], set[str]]:
@@ -695,6 +713,123 @@ class BackendContract:
             assert next(iterator) == 0
         assert closed == [True]
 
+    # streams, with a window as large as there are items, smaller, and larger
+
+    def test_a_stream_gives_what_map_gives_up_to_where_its_source_ends(self, resolved: Any) -> None:
+        with resolved:
+            for work, prefetch in itertools.product(_STREAMED, (4, 2, 8)):
+                stream = _Stream(4)
+                found = outcomes(ordered_map(work, stream, prefetch=prefetch, backend=resolved))
+                assert [*map(repr, found)] == _mapped(work, range(4))
+                assert (stream.pulled, stream.ended_in) == (4, [threading.current_thread()])
+
+    def test_a_stream_that_is_left_early_is_pulled_no_further_and_closed(self, resolved: Any) -> None:
+        with resolved:
+            for work, prefetch in itertools.product(_STREAMED, (4, 2, 8)):
+                stream = _Stream(8)
+                source = iter(stream)  # held here, so that nothing but a `close` ends it
+                iterator = ordered_map(work, source, prefetch=prefetch, backend=resolved)
+                assert [*map(repr, outcomes(iterator, 4))] == _mapped(work, range(4))
+                iterator.close()
+                assert outcomes(iterator) == []
+                assert stream.pulled <= min(3 + prefetch, 8)
+                assert stream.ended_in == [threading.current_thread()]
+
+    @pytest.mark.parametrize("prefetch", [16, 4, 32])
+    def test_a_stream_that_is_left_early_computes_no_more(
+        self, backend: Any, resolved: Backend, journal: Journal, prefetch: int, grade: Callable[[str], Grade]
+    ) -> None:
+        work = Recorded(journal, 16, 0.02).__getitem__
+        with ordered_map(work, _Stream(16), prefetch=prefetch, backend=backend) as iterator:
+            assert next(iterator) == 0
+        # What is on its way to a worker at this moment may begin; on an executor, all that was submitted.
+        most = prefetch if grade("clean").word != "kept" else min(prefetch, journal.count("start") + resolved.workers)
+        time.sleep(0.15)  # what would be too much has its chance
+        assert journal.count("start") <= most
+
+    def test_two_streams_go_in_step(self, resolved: Any) -> None:
+        with resolved:
+            for work, prefetch in itertools.product(_STREAMED, (4, 2, 8)):
+                ones, twos = (ordered_map(work, _Stream(4), prefetch=prefetch, backend=resolved) for _ in range(2))
+                with ones, twos:
+                    found = outcomes(zip(ones, twos, strict=False))
+                expected = outcomes(zip(map(work, range(4)), map(work, range(4)), strict=False))
+                assert [*map(repr, found)] == [*map(repr, expected)]
+
+    def test_arguments_of_different_lengths_go_in_step_and_are_all_closed(self, resolved: Any) -> None:
+        with resolved:
+            for strict, lengths in itertools.product((False, True), ((3, 5, 9), (9, 3, 5), (5, 9, 3))):
+                ours, others = ([_Stream(length) for length in lengths] for _ in range(2))
+                sources = [iter(stream) for stream in ours]
+                found = outcomes(ordered_map(_summed, *sources, strict=strict, prefetch=4, backend=resolved))
+                expected = outcomes(_summed(*numbers) for numbers in zip(*others, strict=strict))
+                assert [*map(repr, found)] == [*map(repr, expected)]
+                assert [stream.pulled for stream in ours] == [stream.pulled for stream in others]
+                assert [stream.ended_in for stream in ours] == [[threading.current_thread()]] * 3
+
+    def test_an_infinite_source_is_at_no_moment_further_than_the_window(self, resolved: Any) -> None:
+        given: list[int] = []
+
+        def source(prefetch: int) -> Iterator[int]:
+            for number in itertools.count():
+                assert number < len(given) + prefetch
+                yield number
+
+        with resolved:
+            for prefetch in (1, 2, 7):
+                given.clear()
+                with ordered_map(_double, source(prefetch), prefetch=prefetch, backend=resolved) as iterator:
+                    for result in itertools.islice(iterator, 60):
+                        assert result == 2 * len(given)
+                        given.append(result)
+
+    @pytest.mark.parametrize(("prefetch", "chunksize"), [(1, None), (2, None), (16, 1), (None, 1)])
+    def test_a_source_may_wait_until_what_it_gave_is_computed(
+        self, backend: Any, journal: Journal, prefetch: int | None, chunksize: int | None
+    ) -> None:
+        def answer(request: int) -> int:
+            journal.note("answer", request + 1)
+            return request + 1
+
+        def source() -> Iterator[int]:
+            request = 0
+            for number in range(1, 9):
+                yield request
+                wait_until(lambda: journal.count("answer") == number, f"request {number} is answered")
+                request = journal.events()[-1][1]
+
+        found = ordered_map(answer, source(), prefetch=prefetch, backend=backend, chunksize=chunksize)
+        assert list(found) == list(range(1, 9))
+
+    def test_with_a_window_of_one_a_source_has_seen_every_answer(self, backend: Any) -> None:
+        answers = [1]
+
+        def source() -> Iterator[int]:
+            while answers[-1] < 1000:
+                yield answers[-1]
+
+        for result in ordered_map(_double, source(), prefetch=1, backend=backend):
+            assert result == 2 * answers[-1]
+            answers.append(result)
+        assert answers == [2**n for n in range(11)]
+
+    @pytest.mark.parametrize("prefetch", [1, None])
+    def test_what_has_come_is_given_before_a_slow_source_is_pulled_again(
+        self, backend: Any, resolved: Backend, journal: Journal, prefetch: int | None
+    ) -> None:
+        dataset, pulled = Recorded(journal, 5), []
+
+        def source() -> Iterator[int]:
+            for number in range(5):
+                wait_until(lambda: journal.count("start") == number, "what was pulled is computed")
+                time.sleep(0.15 if number else 0.0)  # its result comes meanwhile
+                pulled.append(number)
+                yield number
+
+        with ordered_map(dataset.__getitem__, source(), prefetch=prefetch, backend=backend) as iterator:
+            assert next(iterator) == 0
+        assert len(pulled) <= (1 if prefetch == 1 or not resolved.workers else 2)
+
     # the iterator
 
     def test_each_item_goes_to_one_of_several_threads(self, backend: Any) -> None:
@@ -885,3 +1020,27 @@ class BackendContract:
 
 def _double(number: int) -> int:
     return 2 * number
+
+
+def _summed(*numbers: int) -> int:
+    return sum(numbers)
+
+
+def _odd_ones_fail(number: int) -> int:
+    if number % 2:
+        raise LookupError(number)
+    return number
+
+
+def _slowest_first(number: int) -> int:
+    time.sleep(0.0 if number else 0.05)
+    return number
+
+
+#: What the streams are mapped with: all goes well, every other item fails, the others have to wait for the first.
+_STREAMED: tuple[Callable[[int], int], ...] = (_double, _odd_ones_fail, _slowest_first)
+
+
+def _mapped(work: Callable[[int], int], numbers: range) -> list[str]:
+    """Return what `map` gives, and raises, in a form that compares."""
+    return [*map(repr, outcomes(map(work, numbers)))]

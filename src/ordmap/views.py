@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Number
 from typing import Any, Generic, TypeVar, overload
 
-from ordmap.dataset import Dataset
+from ordmap.dataset import Dataset, check_dataset
 from ordmap.indices import check_indices
 from ordmap.placing import empty
 
@@ -122,7 +122,8 @@ def mapped(fn: Callable[[T], R], dataset: Dataset[T]) -> Sequence[R]:
     """
     if not callable(fn):
         raise TypeError(f"mapped calls its first argument, and {fn!r} can't be called: write mapped(fn, dataset)")
-    return _Mapped(fn, checked_dataset(dataset))
+    check_dataset(dataset)
+    return _Mapped(fn, dataset)
 
 
 def subset(dataset: Dataset[T], indices: Iterable[int]) -> Sequence[T]:
@@ -137,7 +138,7 @@ def subset(dataset: Dataset[T], indices: Iterable[int]) -> Sequence[T]:
         >>> list(subset("abcdef", [5, 0, 0]))
         ['f', 'a', 'a']
     """
-    checked_dataset(dataset)
+    check_dataset(dataset)
     listed: Any = indices if isinstance(indices, Sequence) or hasattr(indices, "__array__") else list(indices)
     check_indices(listed, len(dataset))
     return _Subset(dataset, listed)
@@ -159,11 +160,14 @@ def batches(
             (where numpy is installed) are stacked; of tuples and dicts each field is, by itself; of anything else there
             is a list.
 
+    Attention: ``shuffle=True`` puts whole batches in another order, as it does with any items. For other batches, make
+    them of a subset in another order: ``batches(subset(dataset, order), size)``.
+
     Example:
         >>> list(batches("abcde", 2))
         [['a', 'b'], ['c', 'd'], ['e']]
     """
-    checked_dataset(dataset)
+    check_dataset(dataset)
     if isinstance(size, bool) or not hasattr(size, "__index__"):
         raise TypeError(f"the size of a batch must be a whole number, not {size!r}")
     if operator.index(size) < 1:
@@ -213,11 +217,3 @@ def _stacked(arrays: Sequence[Any]) -> Any:
         raise ValueError(f"the arrays of a batch have different shapes, {found}: give collate=list, or make them alike")
     kind = np.result_type(*{array.dtype for array in arrays})
     return np.stack(arrays, out=empty((len(arrays), *arrays[0].shape), kind))
-
-
-def checked_dataset(dataset: Any) -> Any:
-    """Return a dataset, or refuse what is none."""
-    missing = [name for name in ("__getitem__", "__len__") if not hasattr(dataset, name)]
-    if missing or isinstance(dataset, type):
-        raise TypeError(f"a view is of a dataset, which has __getitem__ and __len__, and {dataset!r} is none")
-    return dataset

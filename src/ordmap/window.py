@@ -36,8 +36,16 @@ from ordmap.pace import Pace
 
 __all__ = ["LATER", "Later", "Window"]
 
-#: Seconds after which a pull was a slow one.
+#: Seconds after which a pull was a slow one, for each item.
 _SLOW_PULL = 0.00005
+
+#: Seconds that the oldest item may take before a source of somebody's is pulled for the second time; later it is that
+#: part of what the last pull took, if it was slow, and no more. What has come by then goes out first: the source may
+#: give but one item a second, or wait for what an item does.
+_MOMENT, _PART = 0.05, 0.25
+
+#: Seconds between two looks at the oldest item meanwhile.
+_GLANCE = 0.0005
 
 #: Results that are opened together, and given out together where chunks are smaller: each then costs the caller's loop
 #: little more than a list's.
@@ -86,6 +94,8 @@ class Window:
         self._handed_back: list[_Slot] = []  # a heap: the oldest is submitted first
         self._position = 0
         self._exhausted = False
+        self._at_once = 1  # items that a source of somebody's is asked for: more of them while it is quick
+        self._moment = _MOMENT
         self._source_error: Exception | None = None
         self._woken = False
         self.closed = False
@@ -125,8 +135,8 @@ class Window:
             return None
         return to_take + self.in_flight + sum(len(slot.chunk) for slot in self._handed_back)
 
-    def fill(self) -> None:
-        """Submit as many items as there is room for; never waits for an answer."""
+    def fill(self, *, patient: bool = False) -> None:
+        """Submit as many items as there is room for; never waits for an answer, or ``patient`` but for a moment."""
         if not self._given:
             self._settle()
         self._submit_handed_back()
@@ -137,22 +147,15 @@ class Window:
             # a budget, which moves with every answer.
             if size < 1 or (size < pace.chunk and len(self._slots) >= pace.depth and not pace.budgeted):
                 break
+            if self._source.may_wait:
+                if patient and self._slots and self._has_come_within(self._moment):
+                    break
+                size = min(size, self._at_once) if pace.adaptive else size
             began = time.perf_counter()
-            try:
-                chunk = self._source.take(size)
-                slow = self._source.may_wait and time.perf_counter() - began > _SLOW_PULL
-            except Exception as error:  # it comes after the results of what was pulled before
-                if came_by_a_signal(error):
-                    raise
-                self._exhausted = True
-                self._source_error = error
+            slot = self._pulled(size)
+            if slot is None:
                 break
-            if chunk is None:
-                self._exhausted = True
-                break
-            slot = _Slot(self._position, chunk)
-            self._position += len(chunk)
-            self._slots.append(slot)
+            slow = self._source.may_wait and self._was_slow(time.perf_counter() - began, len(slot.chunk))
             self._submit(slot)
             if slow:
                 # The source may even wait for an answer that has come meanwhile: that goes out before the next pull.
@@ -160,10 +163,46 @@ class Window:
                 if self._slots[0].answer is not None:
                     break
 
+    def _pulled(self, most: int) -> _Slot | None:
+        """Return a slot in the order for the next items of the source; ``None``: it is at its end."""
+        try:
+            chunk = self._source.take(most)
+        except Exception as error:  # it comes after the results of what was pulled before
+            if came_by_a_signal(error):
+                raise
+            self._source_error = error
+            chunk = None
+        if chunk is None:
+            self._exhausted = True
+            return None
+        slot = _Slot(self._position, chunk)
+        self._position += len(chunk)
+        self._slots.append(slot)
+        return slot
+
     def go_on(self, run: Run) -> None:
         """Go on with another run, once nothing is left of this one and its source has turned to another epoch."""
         self._run = run
         self._exhausted = False
+
+    def _was_slow(self, took: float, items: int) -> bool:
+        """Learn from a pull of so many items, and tell whether it was slow."""
+        slow = took > _SLOW_PULL * items
+        self._at_once = 1 if slow else 2 * self._at_once
+        self._moment = min(_PART * took, _MOMENT) if slow else 0.0
+        return slow
+
+    def _has_come_within(self, seconds: float) -> bool:
+        """Whether the oldest item comes, if it gets so much time."""
+        if not seconds:
+            return False
+        give_up = time.perf_counter() + seconds
+        while not self._woken:
+            self._collect(wait=False)
+            if self._slots[0].answer is not None or time.perf_counter() > give_up:
+                break
+            time.sleep(_GLANCE)
+        return self._woken or self._slots[0].answer is not None
 
     @property
     def wants(self) -> bool:
@@ -186,7 +225,7 @@ class Window:
         slots = self._slots
         while not self._woken:
             self._drop_given_out()
-            self.fill()
+            self.fill(patient=wait)
             if not slots and not self._source.ready and not self._woken:
                 return LATER
             if not slots or self._woken:

@@ -575,10 +575,13 @@ def _letter(head: bytes, data: bytes) -> tuple[bytes, int | None]:
 
 
 def _compute_in_one_thread() -> None:
-    """Have PyTorch leave the cores to the workers.
+    """Have PyTorch, and all that scikit-learn uses, leave the cores to the workers.
 
     A forked one would even wait for ever for OpenMP's threads, which the caller has and its fork lacks.
     """
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
         torch.set_num_threads(1)
+    threadpoolctl = sys.modules.get("threadpoolctl")  # scikit-learn brings it; it knows the libraries that are loaded
+    if threadpoolctl is not None and hasattr(threadpoolctl, "threadpool_limits"):
+        threadpoolctl.threadpool_limits(1)
