@@ -660,3 +660,13 @@ def test_asyncio_is_imported_by_who_uses_it():
     assert done.returncode == 0
     assert ordmap.Asyncio is Asyncio
     assert Threads.name == "threads"
+
+
+def test_one_iterator_feeds_another_in_both_kinds_of_loops():
+    def made():
+        return ordered_map(square, ordered_map(square, range(50), workers=2, backend="threads"), workers=2)
+
+    async def main():
+        return [one async for one in made()]
+
+    assert run(main) == list(made()) == [n**4 for n in range(50)]

@@ -259,13 +259,12 @@ def ordered_map(
             raise TypeError(f"ordered_map can't iterate over {iterable!r}{hint}")
     seed = _seed(seed)
     source: Source = Arguments(iterables, strict=strict, seed=seed)
-    if any(hasattr(iterable, "__aiter__") for iterable in iterables):
+    compute = fn if len(iterables) == 1 else _Starred(fn)
+    if any(hasattr(iterable, "__aiter__") and not hasattr(iterable, "__iter__") for iterable in iterables):
         from ordmap.awaiting import Incoming  # asyncio is large
 
-        source = Incoming(iterables, strict=strict, seed=seed)
-    return _iterator(
-        _Starred(fn), fn, source, workers, prefetch, backend, chunksize, item_timeout, retries, on_error, seed
-    )
+        source, compute = Incoming(iterables, strict=strict, seed=seed), _Starred(fn)
+    return _iterator(compute, fn, source, workers, prefetch, backend, chunksize, item_timeout, retries, on_error, seed)
 
 
 class _Starred:

@@ -418,7 +418,7 @@ def _at(order: range | Permutation, positions: range) -> Sequence[int]:
 
 
 class Arguments:
-    """The argument tuples of a function: items of several iterables in step, numbered from 0."""
+    """What a function is called with: items of one iterable, or tuples of several in step; numbered from 0."""
 
     def __init__(self, iterables: Sequence[Iterable[Any]], *, strict: bool, seed: int | None = None) -> None:
         self._iterables = iterables
@@ -426,7 +426,7 @@ class Arguments:
         self._seed = seed
         self._pulled: list[Iterator[Any]] = []
         self._puller: Puller | None = None
-        self._before: tuple[Any, ...] | None = None  # the first
+        self._before: tuple[Any, ...] | None = None  # the first ones
         self._apart: bool | None = None  # whether each is to be on its way before the next is pulled
         self._taken = 0
         self.ready = True
@@ -435,7 +435,8 @@ class Arguments:
     def take(self, most: int) -> Chunk | None:
         if self._puller is None:
             self._pulled = [past(iterable, self._taken) for iterable in self._iterables]
-            self._puller = Puller(zip(*self._pulled, strict=self._strict))
+            several = len(self._pulled) > 1
+            self._puller = Puller(zip(*self._pulled, strict=self._strict) if several else self._pulled[0])
         keys = self._puller.pull(most if self._apart is False else 1)
         if not keys:
             return None
@@ -444,13 +445,14 @@ class Arguments:
         start, self._taken = self._taken, self._taken + len(keys)
         return Chunk(keys, Label(first=start), start)
 
-    def _look(self, key: tuple[Any, ...]) -> None:
+    def _look(self, key: Any) -> None:
         """See whether the first two inputs are one object: then its source fills that anew each time."""
-        before, self._before = self._before, key
-        if not self.may_wait or are_atoms(key):
+        inputs = key if len(self._iterables) > 1 else (key,)
+        before, self._before = self._before, inputs
+        if not self.may_wait or are_atoms(inputs):
             self._apart = False
         elif before is not None:
-            self._apart = any(one is other and not are_atoms((one,)) for one, other in zip(before, key, strict=True))
+            self._apart = any(one is other and not are_atoms((one,)) for one, other in zip(before, inputs, strict=True))
         if self._apart is not None:
             self._before = None
 

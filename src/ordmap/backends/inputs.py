@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from ordmap.errors import RemoteError
@@ -57,7 +58,7 @@ def ready(keys: Sequence[Any]) -> bool:
     """Whether keys survive any executor's own pickle as they are."""
     if isinstance(keys, range) or are_atoms(keys) or type(keys[0]) in TRAVELLING:
         return True
-    return all(type(key) is tuple and are_atoms(key) for key in keys)
+    return set(map(type, keys)) == {tuple} and are_atoms(chain.from_iterable(keys))
 
 
 def portable(keys: Sequence[Any]) -> Sequence[Any]:

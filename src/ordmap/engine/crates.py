@@ -256,7 +256,7 @@ def _dumped(key: Any) -> tuple[bytes, list[memoryview]]:
         views.append(view)
         return False
 
-    if type(key) is tuple and all(_is_simple(one) for one in key):
+    if all(_is_simple(one) for one in (key if type(key) is tuple else (key,))):
         return pickle.dumps(key, pickle.HIGHEST_PROTOCOL, buffer_callback=collect), views
     import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
 
