@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
+import os
 import signal
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy
 import pytest
@@ -17,6 +20,7 @@ import ordmap
 import ordmap.testing
 from ordmap import FromExecutor, Processes, RemoteError, Serial, Spawn, Threads, ordered_imap, ordered_map
 from ordmap.resources import free_memory, usable_cores
+from ordmap.testing import wait_until
 
 
 class OnlyItems:
@@ -545,3 +549,44 @@ def test_a_result_whose_class_has_no_hash_costs_no_other_item(backend):
     else:
         assert type(next(results)) is Odd
     assert list(results) == [2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+@pytest.mark.parametrize("backend", ["threads", "processes"])
+def test_memory_stays_flat_over_a_million_streamed_items(backend):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    with ordered_map(abs, itertools.count(), workers=2, backend=backend) as numbers:
+        for _ in itertools.islice(numbers, 50_000):
+            pass
+        before = resident()
+        for _ in itertools.islice(numbers, 1_000_000):
+            pass
+        assert resident() - before < 8_000_000
+
+
+@pytest.mark.parametrize("backend", ["threads", "processes"])
+def test_close_ends_the_workers_though_the_source_blocks(backend):
+    blocked, release = threading.Event(), threading.Event()
+
+    def source():
+        yield 1
+        yield 2
+        blocked.set()
+        release.wait(60)
+        yield 3
+
+    pool = ordmap.Processes(2) if backend == "processes" else ordmap.Threads(2)
+    numbers = ordered_map(abs, source(), backend=pool, prefetch=8)
+    found = []
+    consumer = threading.Thread(target=lambda: found.extend(numbers))
+    consumer.start()
+    assert blocked.wait(60)
+    numbers.close()
+    wait_until(lambda: not pool._runs and pool._crew is None, "the workers are gone")
+    assert consumer.is_alive()
+    release.set()
+    consumer.join(60)
+    assert not consumer.is_alive()
+    assert found == [1, 2][: len(found)]
