@@ -670,3 +670,92 @@ def test_one_iterator_feeds_another_in_both_kinds_of_loops():
         return [one async for one in made()]
 
     assert run(main) == list(made()) == [n**4 for n in range(50)]
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel all"])
+def test_an_item_that_ends_the_loop_ends_the_run_with_an_error(how):
+    async def item(number):
+        if number == 2:
+            if how == "stop":
+                asyncio.get_running_loop().stop()
+            else:
+                for task in asyncio.all_tasks():
+                    task.cancel()
+            await asyncio.sleep(60)
+        return number
+
+    iterator = ordered_map(item, range(6), workers=1, prefetch=1, backend="asyncio")
+    assert [next(iterator), next(iterator)] == [0, 1]
+    with pytest.raises(OrdmapError):
+        while True:
+            next(iterator)
+    assert list(ordered_map(square, range(3), backend="asyncio")) == [0, 1, 4]
+
+
+def test_an_item_may_clean_up_before_the_finalizer():
+    seen = []
+
+    async def item(number):
+        try:
+            await asyncio.sleep(60 if number else 0)
+        finally:
+            await asyncio.sleep(0.05)
+            seen.append(number)
+        return number
+
+    with ordered_map(item, range(9), backend=Asyncio(2, finalizer=lambda: seen.append("end")), prefetch=3) as iterator:
+        assert next(iterator) == 0
+        time.sleep(0.05)
+    assert seen[0] == 0
+    assert seen[-1] == "end"
+    assert len(seen) >= 3
+
+
+def test_an_asynchronous_source_of_arrays():
+    np = pytest.importorskip("numpy")
+
+    async def arrays():
+        for number in range(5):
+            yield np.full(30_000, number)
+
+    async def main():
+        return [one async for one in ordered_map(lambda x: int(x.max()), arrays(), workers=2)]
+
+    assert run(main) == [0, 1, 2, 3, 4]
+
+
+def test_async_for_leaves_a_thread_alone_whose_item_takes_too_long():
+    async def main():
+        iterator = ordered_map(time.sleep, [0, 2, 0], backend=Threads(1), item_timeout=0.2, on_error="return")
+        began = time.perf_counter()
+        found = [one async for one in iterator]
+        return found, time.perf_counter() - began
+
+    found, took = run(main)
+    assert [type(one) for one in found] == [type(None), Failure, type(None)]
+    assert took < 1.9
+
+
+def test_a_source_that_is_cancelled_says_so():
+    async def source():
+        yield 1
+        yield 2
+        raise asyncio.CancelledError
+
+    async def main():
+        iterator = ordered_map(square, source(), workers=2, backend="threads")
+        assert [await anext(iterator), await anext(iterator)] == [1, 4]
+        with pytest.raises(RuntimeError, match="the source of ordered_map was cancelled"):
+            await anext(iterator)
+        assert [one async for one in iterator] == []
+
+    run(main)
+
+
+def test_sources_behind_one_that_has_ended_are_not_pulled():
+    async def main():
+        seen = []
+        found = [one async for one in ordered_map(max, numbers(2), numbers(9, 0.0, seen), workers=2, backend="threads")]
+        return found, seen
+
+    assert run(main) == ([0, 1], [0, 1])

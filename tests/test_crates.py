@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
+import threading
 import time
 from itertools import islice
 
@@ -259,3 +261,70 @@ def test_there_is_a_bound_to_crates(monkeypatch):
     assert [type(key).__name__ for (key,) in kept] == ["Boxed"] * 2 + ["Pickled"] * 2
     many = here.packed([(np.zeros(5000),)] * 1000)
     assert {type(key).__name__ for key in many} == {"Pickled"}
+
+
+def test_a_fork_while_another_thread_packs_does_not_wait_for_it():
+    stop = threading.Event()
+
+    def pack():
+        while not stop.is_set():
+            list(ordered_map(lambda x: float(x[0]), arrays(8, 1_000_000), workers=1))
+
+    packing = threading.Thread(target=pack)
+    packing.start()
+    try:
+        for _ in range(8):
+            assert list(ordered_map(abs, range(4), workers=1, item_timeout=30)) == [0, 1, 2, 3]
+            pid = os.fork()
+            if not pid:
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        stop.set()
+        packing.join()
+
+
+def test_a_process_that_an_item_forks_keeps_its_input(tmp_path):
+    def item(array):
+        if array[0] == 0 and not os.fork():
+            while not (tmp_path / "go on").exists():
+                time.sleep(0.01)
+            (tmp_path / "read").write_text(str(set(array[20_000:])))
+            os._exit(0)
+        return float(array[0])
+
+    with Processes(1) as pool:
+        given = [np.full(60_000, float(n)) for n in range(30)]
+        assert list(ordered_map(item, given, backend=pool, prefetch=2, chunksize=1)) == list(range(30))
+        (tmp_path / "go on").touch()
+        give_up = time.monotonic() + 30
+        while not (tmp_path / "read").exists() and time.monotonic() < give_up:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert eval((tmp_path / "read").read_text().replace("np.float64", "")) == {0.0}
+
+
+def test_a_long_reason_beside_large_inputs_costs_its_own_item():
+    class Loud:
+        def __reduce__(self):
+            raise ValueError("x" * 60_000)
+
+    given = [np.zeros(9000), Loud(), Loud(), np.ones(9000)]
+    found = outcomes(ordered_map(lambda x: float(x[0]), given, workers=1, chunksize=4, prefetch=4))
+    assert [found[0], found[3]] == [0.0, 1.0]
+    assert all("can't be pickled: ValueError: xxx" in str(error) for error in found[1:3])
+
+
+def test_few_files_are_left_to_others():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    here = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (here + 60, hard))
+    try:
+        given = (np.full(5000, n) for n in range(300))
+        found = []
+        for number in ordered_map(lambda x: int(x[0]), given, workers=2, prefetch=200, chunksize=1):
+            with open(os.devnull):
+                found.append(number)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == list(range(300))

@@ -17,7 +17,7 @@ from PIL import Image
 
 import ordmap.__main__
 from ordmap import __version__, demo
-from ordmap.backends import BACKENDS
+from ordmap.demo import MEASURED
 from ordmap.resources import usable_cores
 
 ROW = re.compile(r"(serial loop|\w+) +([\d,]+\.\d) +(\d+\.\d\d)x +([\d,]+\.\d) ms +(-|\d+)")
@@ -42,7 +42,7 @@ def table(output: str) -> dict[str, list[str]]:
 def check_good_run(done: subprocess.CompletedProcess[str], items: int, window: int) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     rows = table(done.stdout)
-    assert list(rows) == ["serial loop", *BACKENDS]
+    assert list(rows) == ["serial loop", *MEASURED]
     assert f"Every backend gave all {items:,} results, in order" in done.stdout
     for speed, _, first, _ in rows.values():
         assert float(speed.replace(",", "")) > 0
@@ -240,7 +240,7 @@ def test_a_result_that_differs_is_named(
     output = capsys.readouterr()
     assert re.fullmatch(rf"ordmap demo: threads: {fault}\n", output.err)
     assert re.search(r"^threads +WRONG$", output.out, re.MULTILINE)
-    assert list(table(output.out)) == ["serial loop", *(name for name in BACKENDS if name != "threads")]
+    assert list(table(output.out)) == ["serial loop", *(name for name in MEASURED if name != "threads")]
     assert "Every backend" not in output.out
 
 

@@ -590,3 +590,34 @@ def test_close_ends_the_workers_though_the_source_blocks(backend):
     consumer.join(60)
     assert not consumer.is_alive()
     assert found == [1, 2][: len(found)]
+
+
+def test_a_source_whose_iter_begins_anew():
+    class Reader:
+        def __iter__(self):
+            self.line = 0
+            return self
+
+        def __next__(self):
+            self.line += 1
+            if self.line > 300:
+                raise StopIteration
+            return self.line
+
+    for how in ({"workers": 0}, {"workers": 2}, {"workers": 2, "backend": "threads", "chunksize": 7}):
+        assert list(ordered_map(abs, Reader(), **how)) == list(range(1, 301))
+        assert list(ordered_imap(range(400), indices=Reader(), **how)) == list(range(1, 301))
+
+
+def test_an_input_whose_class_has_no_hash():
+    class Odd(type):
+        def __eq__(cls, other):
+            return cls is other
+
+        __hash__ = None
+
+    class Thing(metaclass=Odd):
+        value = 3
+
+    found = list(ordered_map(lambda thing, n: n, [Thing(), Thing()], [1, 2], workers=2, backend="threads"))
+    assert found == [1, 2]

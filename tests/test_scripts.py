@@ -20,7 +20,8 @@ import pytest
 from ordmap.backends import BACKENDS
 from ordmap.testing import wait_until
 
-LOCAL = list(BACKENDS)
+#: Whose items may be plain functions; of coroutines programs are run in `test_asyncio`.
+LOCAL = [name for name in BACKENDS if name != "asyncio"]
 
 #: … and the processes of systems that the engine doesn't know.
 ALL = [*LOCAL, "portable"]

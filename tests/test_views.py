@@ -130,7 +130,10 @@ def test_what_is_stacked_and_what_is_listed():
     assert batch([1], [2, 3]) == [[1], [2, 3]]
     assert batch(None, None) == [None, None]
     assert batch(1, "a") == [1, "a"]
-    assert batch(1, 2.5) == [1, 2.5]
+    assert batch(1, 2.5).tolist() == [1.0, 2.5]
+    assert batch(2**63, 1) == [2**63, 1]
+    masked = batch(np.ma.masked_less(np.arange(3), 1), np.ma.masked_less(np.arange(3), 2))
+    assert masked.mask.tolist() == [[True, False, False], [True, True, False]]
     assert batch(1, 2).dtype == np.int64
     assert batch(1.5, 2.5).tolist() == [1.5, 2.5]
     assert batch(True, False).dtype == bool
@@ -215,6 +218,16 @@ def test_a_view_has_what_its_dataset_is_told():
     next(one)
     state = one.state_dict()
     assert state["dataset"] == {"epochs": 2}
+
+
+def test_an_index_error_of_an_item_is_no_end():
+    lines = ["a,b", "c,d", "e", "f,g"]
+    view = mapped(lambda line: line.split(",")[1], lines)
+    for whole in (list, batches):
+        with pytest.raises(IndexError):
+            list(view) if whole is list else list(batches(view, 1))
+    with ParallelDataset(view, 2, backend="threads") as parallel, pytest.raises(IndexError):
+        list(parallel)
 
 
 # ParallelDataset

@@ -23,11 +23,20 @@ __all__ = ["Incoming", "more"]
 #: Seconds after which to look again, whatever has been told: workers may have to be ended or replaced.
 _HEARTBEAT = 0.1
 
+#: Seconds between two looks at what another thread is doing.
+_GLANCE = 0.005
+
 _END = object()
 
 
-async def more(window: Window, source: object, closing: list[Callable[[], object]]) -> None:
-    """Wait until there may be something more to take from a window, or somebody closes the iterator."""
+async def more(window: Window | None, source: object, closing: list[Callable[[], object]]) -> None:
+    """Wait until there may be something more to take from a window, or somebody closes the iterator.
+
+    ``None``: another thread is opening it.
+    """
+    if window is None:
+        await asyncio.sleep(_GLANCE)
+        return
     loop = asyncio.get_running_loop()
     told = loop.create_future()
 
@@ -65,6 +74,7 @@ class Incoming(Arguments):
         self._come: deque[tuple[Any, ...]] = deque()
         self._error: Exception | None = None
         self._ended = False
+        self._closed = False
         self._pull: asyncio.Task[None] | None = None
 
     @property
@@ -78,7 +88,7 @@ class Incoming(Arguments):
     def pulling(self) -> asyncio.Task[None]:
         """Return the task that pulls the next inputs."""
         if self._pull is None or self._pull.done():
-            self._pull = asyncio.get_running_loop().create_task(self._pull_next())
+            self._pull = _held(asyncio.get_running_loop().create_task(self._pull_next()))
         return self._pull
 
     async def _pull_next(self) -> None:
@@ -86,22 +96,37 @@ class Incoming(Arguments):
             if not self._begun:
                 self._begun = [_begun(source) for source in self._sources]
             while True:
-                key = [await _next(source) for source in self._begun]
-                if _END in key:
-                    self._end(key)
+                key = await self._key()
+                if key is None:
+                    self._ended = True
                     return
                 self._passed += 1
                 if self._passed > self._taken:
                     break
-            self._come.append(tuple(key))
+            self._come.append(key)
+        except asyncio.CancelledError as error:
+            if self._closed:
+                raise
+            self._error = RuntimeError("the source of ordered_map was cancelled")
+            self._error.__cause__ = error
+            self._ended = True
         except Exception as error:  # it comes after the results of what was pulled before
             self._error = error
             self._ended = True
 
-    def _end(self, key: Sequence[Any]) -> None:
-        self._ended = True
-        if self._strict and any(one is not _END for one in key):
-            self._error = ValueError("the iterables of ordered_map(…, strict=True) have different lengths")
+    async def _key(self) -> tuple[Any, ...] | None:
+        """Return the next inputs; ``None``: one of the sources is at its end, and those behind it are not pulled."""
+        key: list[Any] = []
+        for place, source in enumerate(self._begun):
+            one = await _next(source)
+            if one is _END and self._strict:
+                others = [await _next(other) for other in self._begun[place + 1 :]]
+                if place or any(other is not _END for other in others):
+                    raise ValueError("the iterables of ordered_map(…, strict=True) have different lengths")
+            if one is _END:
+                return None
+            key.append(one)
+        return tuple(key)
 
     def take(self, most: int) -> Chunk | None:
         del most
@@ -129,7 +154,7 @@ class Incoming(Arguments):
     def close(self) -> None:
         """Pull no more. What is asynchronous is closed by its loop, as soon as that can."""
         self._come.clear()
-        self._ended = True
+        self._ended = self._closed = True
         pull = self._pull
         if pull is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -142,13 +167,18 @@ class Incoming(Arguments):
             return
         for source in self._begun:
             if isinstance(source, AsyncGenerator):
-                closing = pull.get_loop().create_task(_closed(source))
-                _closings.add(closing)
-                closing.add_done_callback(_closings.discard)
+                _held(pull.get_loop().create_task(_closed(source)))
 
 
 #: A loop holds its tasks but weakly.
-_closings: set[asyncio.Task[None]] = set()
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def _held(task: asyncio.Task[None]) -> asyncio.Task[None]:
+    """Have a task exist until it is done."""
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return task
 
 
 async def _closed(source: AsyncGenerator[Any, Any]) -> None:

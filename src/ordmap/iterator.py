@@ -139,11 +139,11 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             while True:
                 with contextlib.suppress(IndexError):
                     return self._ready.pop()
-                outcome = self._alone(self._next_by_now)
+                outcome = self._by_now()
                 if outcome is LATER:
                     from ordmap.awaiting import more  # asyncio is large
 
-                    await more(self._opened(), self._settings.source, self._awaiting)
+                    await more(self._window, self._settings.source, self._awaiting)
                 elif outcome is _END:
                     raise StopAsyncIteration
                 elif type(outcome) is not Raised:
@@ -284,9 +284,14 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             self.close()
             raise
 
-    def _next_by_now(self) -> Any:
+    def _by_now(self) -> Any:
         """Return the next outcome, ``_END``, or `LATER`: without workers an item is computed here and now."""
-        return self._next(wait=not self._settings.backend.workers)
+        if self._inside == threading.get_ident() or not self._lock.acquire(blocking=False):
+            return LATER  # another thread is inside, and may wait there
+        try:
+            return self._alone(lambda: self._next(wait=not self._settings.backend.workers))
+        finally:
+            self._lock.release()
 
     def _next(self, *, wait: bool = True) -> Any:
         """Return the next outcome, or ``_END``; the only place where anything is waited for."""
@@ -323,6 +328,9 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             settings = self._settings
             pace = self._pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
             self._window = Window(settings.source, self._run(), pace, settings.retries)
+            if hasattr(settings.source, "pulling"):  # an asynchronous one has a task, which has to end
+                self._dropped.append(weakref.finalize(self, close_dropped, settings.source, self._process))
+                self._dropped[-1].atexit = False
             if self._closed:  # meanwhile, from another thread or a signal handler, which found nothing yet to end
                 self._window.wake()
                 self._close_runs()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from ordmap.errors import CheckpointError
@@ -25,7 +25,7 @@ class Puller:
     def __init__(self, items: Iterable[Any], owned: object = None) -> None:
         from more_itertools import peekable  # a range of indices does without
 
-        self._source = iter(items)
+        self._source: Iterator[Any] = chain(iter(items))  # whose own iter() does nothing, which not all can say
         self._owned = owned
         self._error: Exception | None = None
         self._items = peekable(self)

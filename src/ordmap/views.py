@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Number
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from ordmap.dataset import Dataset, check_dataset
@@ -33,6 +32,9 @@ class View(Sequence[T_co], Generic[T_co]):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return map(self.__getitem__, range(len(self)))  # a sequence's own would end where an item raises IndexError
 
     @overload
     def __getitem__(self, index: int) -> T_co: ...
@@ -182,7 +184,7 @@ def collated(items: Sequence[Any]) -> Any:  # noqa: PLR0911  one for each kind
     first = items[0]
     kind = type(first)
     if any(type(item) is not kind for item in items):
-        return list(items)
+        return _numbers(items) if all(type(item) in _NUMBERS for item in items) else list(items)
     if isinstance(first, Mapping):
         if any(item.keys() != first.keys() for item in items):
             raise ValueError("the dicts of a batch have different keys: give collate=list")
@@ -196,15 +198,26 @@ def collated(items: Sequence[Any]) -> Any:  # noqa: PLR0911  one for each kind
     if torch is not None and isinstance(first, torch.Tensor):
         return torch.stack(list(items))
     numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(first, numpy.ma.MaskedArray):
+        return numpy.ma.stack(items)
     if numpy is not None and isinstance(first, numpy.ndarray | numpy.generic):
         return _stacked(items)
-    if isinstance(first, Number):
-        try:
-            import numpy as np  # only for who has it
-        except ImportError:
-            return list(items)
-        return np.array(items)
-    return list(items)
+    return _numbers(items) if kind in _NUMBERS else list(items)
+
+
+_NUMBERS = frozenset({bool, int, float, complex})
+
+
+def _numbers(items: Sequence[Any]) -> Any:
+    """Return an array of numbers; a list where numpy is not installed, or has none that are so large."""
+    try:
+        import numpy as np  # only for who has it
+    except ImportError:
+        return list(items)
+    try:
+        return np.array(items, np.int64 if all(type(item) is int for item in items) else None)
+    except OverflowError:
+        return list(items)
 
 
 def _stacked(arrays: Sequence[Any]) -> Any:

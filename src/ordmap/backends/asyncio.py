@@ -9,6 +9,7 @@ The caller need not be asynchronous. It hands over chunks and takes answers as f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
 import time
@@ -88,7 +89,9 @@ class _Crew:
         self._life = life
         self._loop = asyncio.new_event_loop()
         self._waiting: asyncio.Queue[tuple[_AsyncioRun, int, Chunk]] = asyncio.Queue()
-        self._workers: set[asyncio.Task[None]] = set()
+        self.runs: set[_AsyncioRun] = set()
+        self.items: set[asyncio.Task[Any]] = set()
+        self._cancelled: set[asyncio.Task[Any]] = set()
         self._fault: BaseException | None = None
         self._left = asyncio.Event()
         self.thread = threading.Thread(target=self._run, name="ordmap-asyncio", daemon=True)
@@ -98,38 +101,61 @@ class _Crew:
         """Have a chunk computed; from any thread."""
         self._loop.call_soon_threadsafe(self._waiting.put_nowait, (run, ticket, chunk))
 
-    def cancel(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
-        """Cancel some items; from any thread."""
-        for task in tasks:
-            self._loop.call_soon_threadsafe(task.cancel)
+    def cancel(self, items: Sequence[asyncio.Task[Any]]) -> None:
+        """Cancel some items, once; from any thread."""
+        for item in items:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._cancel, item)
+
+    def _cancel(self, item: asyncio.Task[Any]) -> None:
+        if item not in self._cancelled and not item.done():
+            self._cancelled.add(item)
+            item.add_done_callback(self._cancelled.discard)
+            item.cancel()
 
     def leave(self) -> None:
         """Cancel all that is under way, and end the loop."""
-        self._loop.call_soon_threadsafe(self._left.set)
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._left.set)
         if self.thread is not threading.current_thread():
             self.thread.join(_LEAVE)
 
     def _run(self) -> None:
+        ended: BaseException | None = None
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
-        except RuntimeError as error:  # an item has stopped the loop
-            self._fault = self._fault or error
+        except BaseException as error:  # an item has stopped the loop, or has cancelled all tasks
+            ended = error
+        why = "" if ended is None else f": {type(ended).__name__}: {ended}"
+        for run in list(self.runs):
+            run.fail(OrdmapError(f"the event loop of this pool has ended{why}"))
 
     async def _serve(self) -> None:
-        life = self._life
-        try:
-            if life.initializer is not None:
-                await _awaited(life.initializer(*life.initargs))
-        except BaseException as error:
-            self._fault = error
+        left = asyncio.create_task(self._left.wait())
+        beginning = asyncio.create_task(self._begin())
+        await asyncio.wait([left, beginning], return_when=asyncio.FIRST_COMPLETED)
+        if not beginning.done():
+            beginning.cancel()
+            return
         workers = [asyncio.create_task(self._work(number)) for number in range(self.size)]
-        await self._left.wait()
+        await asyncio.wait([left, *workers], return_when=asyncio.FIRST_COMPLETED)
+        items = list(self.items)
+        for item in items:
+            self._cancel(item)
+        if items:
+            await asyncio.wait(items, timeout=_LEAVE)
         for worker in workers:
             worker.cancel()
-        await asyncio.wait(workers, timeout=_LEAVE)
-        if life.finalizer is not None and self._fault is None:
-            await _awaited(life.finalizer())
+        if self._life.finalizer is not None and self._fault is None:
+            await _awaited(self._life.finalizer())
+
+    async def _begin(self) -> None:
+        try:
+            if self._life.initializer is not None:
+                await _awaited(self._life.initializer(*self._life.initargs))
+        except BaseException as error:
+            self._fault = error
 
     async def _work(self, number: int) -> None:
         hand = InHand(number, self.size)
@@ -153,6 +179,7 @@ class _AsyncioRun:
         self._tell_closed = closed
         self._open = True
         self._items: set[asyncio.Task[Any]] = set()
+        crew.runs.add(self)
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
         if not self._open:
@@ -185,16 +212,16 @@ class _AsyncioRun:
     async def _outcome(self, key: Any) -> Any:
         """Return what an item gives, or `Raised`. It has a task of its own, so that it can be cancelled by itself."""
         item = asyncio.ensure_future(_computed(self._job.compute, key))
-        self._items.add(item)
+        for items in (self._items, self._crew.items):
+            items.add(item)
+            item.add_done_callback(items.discard)
         began = time.perf_counter()
         limit = self._job.limit
         try:
             await asyncio.wait([item], timeout=limit)
         except asyncio.CancelledError:  # this worker is, for the loop is left
-            item.cancel()
+            self._crew.cancel([item])
             raise
-        finally:
-            self._items.discard(item)
         elapsed = time.perf_counter() - began
         if limit is not None and elapsed > limit:
             return await self._timed_out(item, limit, elapsed)
@@ -208,6 +235,10 @@ class _AsyncioRun:
         item.cancel()
         await asyncio.wait([item], timeout=min(limit, _LEAVE))
         return Raised(too_long(limit, elapsed, "was cancelled", stack), stack)
+
+    def fail(self, error: BaseException) -> None:
+        """Have the caller hear that this can't go on."""
+        self._answers.put(error)
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
         answers: list[tuple[int, Answer]] = []
@@ -227,10 +258,8 @@ class _AsyncioRun:
 
     def close(self) -> None:
         self._open = False
-        try:
-            self._crew.cancel(list(self._items))
-        except RuntimeError:  # the loop has ended
-            self._items.clear()
+        self._crew.runs.discard(self)
+        self._crew.cancel(list(self._items))
         self._answers.put(OrdmapError(POOL_CLOSED))
         self._tell_closed(self)
 

@@ -14,6 +14,10 @@ from ordmap.outcome import Pickled, are_atoms, one_line
 __all__ = ["TRAVELLING", "Travelling", "portable", "ready", "unpacking", "unsendable"]
 
 
+#: Characters of a reason.
+_MOST_SAID = 1000
+
+
 class Travelling:
     """What stands for an input on its way."""
 
@@ -51,14 +55,14 @@ def unsendable(error: BaseException) -> Travelling:
     """Return what stands for an input that can't be pickled, or raise what is none of its faults."""
     if came_by_a_signal(error):
         raise error
-    return _Unsendable(one_line(error))
+    return _Unsendable(one_line(error)[:_MOST_SAID])
 
 
 def ready(keys: Sequence[Any]) -> bool:
     """Whether keys survive any executor's own pickle as they are."""
     if isinstance(keys, range) or are_atoms(keys) or type(keys[0]) in TRAVELLING:
         return True
-    return set(map(type, keys)) == {tuple} and are_atoms(chain.from_iterable(keys))
+    return all(type(key) is tuple for key in keys) and are_atoms(chain.from_iterable(keys))
 
 
 def portable(keys: Sequence[Any]) -> Sequence[Any]:

@@ -229,6 +229,8 @@ class _ThreadsRun:
         answers: list[tuple[int, Answer]] = []
         if not self._open and self._answers.empty():
             raise OrdmapError(POOL_CLOSED)
+        if not wait:
+            self._crew.relieve()
         while (wait and not answers) or not self._answers.empty():
             try:
                 answer = self._answers.get(timeout=self._crew.wait())

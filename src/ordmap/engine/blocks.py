@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from ordmap.engine.board import Board
 from ordmap.engine.memory import Memory, Span
 
-__all__ = ["Arena", "Block"]
+__all__ = ["Arena", "Block", "rounded"]
 
 #: Takes, and seconds, after which blocks that were needed by none of them are given up. To make and map one again costs
 #: as much as thirty copies into it.
@@ -76,7 +76,7 @@ class Arena:
 
     def take(self, nbytes: int) -> Block | None:
         """Return a block of at least this size; ``None``: no more memory may be had."""
-        size = _rounded(nbytes)
+        size = rounded(nbytes)
         with self._lock:  # an item may have threads that call `ordmap.empty`
             return self._take(size)
 
@@ -246,7 +246,7 @@ def _before_fork() -> None:
 os.register_at_fork(before=_before_fork)
 
 
-def _rounded(nbytes: int) -> int:
+def rounded(nbytes: int) -> int:
     """Return the size of the block for a result: so few sizes that one serves results of nearly the same size."""
     step = max(4096, 1 << max(0, nbytes - 1).bit_length() >> 8)
     return max(1, -(-nbytes // step)) * step

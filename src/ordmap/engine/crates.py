@@ -17,6 +17,7 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import resource
 import threading
 import weakref
 from collections import deque
@@ -24,7 +25,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ordmap.backends.inputs import Travelling, pickled, ready, unsendable
+from ordmap.backends.pool import POOL_CLOSED
+from ordmap.engine.blocks import rounded
 from ordmap.engine.memory import Memory
+from ordmap.errors import OrdmapError
 from ordmap.outcome import Pickled, are_atoms
 
 __all__ = ["Boxed", "Crate", "Crates", "Opened", "crate_of"]
@@ -58,10 +62,16 @@ class Crate:
         self.watch.retired = False
 
     @property
+    def memory(self) -> Memory:
+        """The memory, which its crew has until it ends."""
+        if self.watch.memory is None:
+            raise OrdmapError(POOL_CLOSED)
+        return self.watch.memory
+
+    @property
     def file(self) -> int:
-        """The descriptor of the memory; -1: the crew has ended."""
-        memory = self.watch.memory
-        return -1 if memory is None else memory.file
+        """The descriptor of the memory."""
+        return self.memory.file
 
     def retire(self) -> None:
         """Have nothing else be put there: somebody may keep what is in it."""
@@ -109,7 +119,7 @@ def crate_of(keys: Sequence[Any]) -> Crate | None:
 class Opened:
     """A crate in a worker, mapped for as long as anything that lies in it is in use."""
 
-    __slots__ = ("_memory", "_view")
+    __slots__ = ("_memory", "_shared", "_view")
 
     def __init__(self, file: int) -> None:
         """Map a file, and close its descriptor."""
@@ -119,24 +129,44 @@ class Opened:
             os.close(file)
         self._memory = weakref.ref(memory)
         self._view = memoryview(memory)
+        self._shared = False
+        opened.append(self)
 
     def part(self, span: Span) -> memoryview:
         """Return some of the bytes."""
         return self._view[span[0] : span[0] + span[1]]
 
     def close(self) -> bool:
-        """Let go of it; ``False``: somebody here has not."""
+        """Let go of it; ``False``: somebody here has not, or a process that an item has forked meanwhile."""
+        opened.remove(self)
         self._view.release()
-        return self._memory() is None
+        return self._memory() is None and not self._shared
+
+    def share(self) -> None:
+        """Note that a fork has it, too."""
+        self._shared = True
+
+
+#: That of this worker, while it computes.
+opened: list[Opened] = []
+
+
+def _before_fork() -> None:
+    for crate in opened:
+        crate.share()
+
+
+os.register_at_fork(before=_before_fork)
 
 
 class Crates:
-    """The crates of a crew, and memory for others."""
+    """The crates of a crew, and memory for others: so many bytes, and descriptors, at most."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
+        self._most = _most()
         self._bytes = 0
-        self._under_way: set[_Watch] = set()
+        self._under_way: dict[int, _Watch] = {}
         self._closed = False
         self._gone: deque[_Watch] = deque()
         self._idle: list[Memory] = []  # what was used last, at the end: it is still in the cache
@@ -146,51 +176,54 @@ class Crates:
         """Return keys that can travel, as `portable` does; those that have large buffers lie in one crate."""
         if ready(keys):
             return keys
-        parts: list[Travelling | tuple[bytes, list[memoryview]]] = []
+        parts: list[tuple[bytes, list[memoryview]]] = []
         size = buffers = 0
         for key in keys:
             try:
                 data, views = _dumped(key)
             except BaseException as error:
-                parts.append(unsendable(error))
-                continue
+                unsendable(error)  # raises what is none of the input's faults
+                return pickled(keys)
             parts.append((data, views))
             buffers += len(views)
             size += sum(_aligned(part.nbytes) for part in views) + _aligned(len(data))
         if not buffers:
-            return [part if isinstance(part, Travelling) else Pickled(part[0]) for part in parts]
-        memory = self._take(size) if buffers <= _MOST_BUFFERS and len(parts) <= _MOST_BUFFERS else None
-        if memory is None:
-            return pickled(keys)
-        crate = Crate(memory, self._gone)
-        self._under_way.add(crate.watch)
-        return _filled(crate, memory, parts)
+            return [Pickled(data) for data, _ in parts]
+        crate = self._take(size) if buffers <= _MOST_BUFFERS and len(parts) <= _MOST_BUFFERS else None
+        return pickled(keys) if crate is None else _filled(crate, parts)
 
-    def _take(self, size: int) -> Memory | None:
-        """Return memory of at least this size; ``None``: there is none to be had, or enough is under way."""
+    def _take(self, size: int) -> Crate | None:
+        """Return a crate of at least this size; ``None``: there is none to be had, or enough is under way."""
+        size = rounded(size)
+        memory = None
         with self._lock:
             self._collect()
-            if len(self._under_way) >= _MOST or self._closed:
+            if len(self._under_way) >= self._most or self._closed:
                 return None
-            fitting = (place for place in reversed(range(len(self._idle))) if self._fits(self._idle[place], size))
-            place = next(fitting, None)
-            if place is not None:
-                memory = self._idle.pop(place)
+            for place in reversed(range(len(self._idle))):
+                if size <= self._idle[place].size <= size * (1 + _SLACK):
+                    memory = self._idle.pop(place)
+                    break
             else:
-                while self._idle and self._bytes + size > self._budget:
+                while self._idle and self._is_full(size):
                     self._bytes -= self._idle.pop(0).size
-                if self._bytes + size > self._budget:
+                if self._is_full(size):
                     return None
-                try:
-                    memory = Memory.new(size)
-                except OSError:  # no memory, or no descriptor
-                    return None
-                self._bytes += memory.size
-            return memory
+        if (
+            memory is None
+        ):  # to make it takes long: another thread may fork meanwhile, and its child has the lock as it is
+            try:
+                memory = Memory.new(size)
+            except OSError:  # no memory, or no descriptor
+                return None
+            self._bytes += memory.size
+        with self._lock:
+            crate = Crate(memory, self._gone)
+            self._under_way[id(crate.watch)] = crate.watch
+            return crate
 
-    @staticmethod
-    def _fits(memory: Memory, size: int) -> bool:
-        return size <= memory.size <= size * (1 + _SLACK)
+    def _is_full(self, size: int) -> bool:
+        return self._bytes + size > self._budget or len(self._under_way) + len(self._idle) >= self._most
 
     def _collect(self) -> None:
         """Take in what nobody needs any more; of what is idle, no more is kept than is under way."""
@@ -199,7 +232,7 @@ class Crates:
                 watch = self._gone.popleft()
             except IndexError:  # a signal handler was here
                 return
-            self._under_way.discard(watch)
+            self._under_way.pop(id(watch), None)
             if watch.memory is None:
                 continue
             if watch.retired:
@@ -209,20 +242,35 @@ class Crates:
         while len(self._idle) > max(2, len(self._under_way)):
             self._bytes -= self._idle.pop(0).size
 
+    def trim(self) -> None:
+        """Let go of all that is not under way, unless another thread is at it."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._collect()
+                self._bytes -= sum(memory.size for memory in self._idle)
+                self._idle.clear()
+            finally:
+                self._lock.release()
+
     def close(self) -> None:
-        """Let go of all memory: nobody will be sent any of it."""
-        with self._lock:
-            self._closed = True
-            self._idle.clear()
-            self._gone.clear()
-            for watch in self._under_way:
-                watch.memory = None
-            self._under_way.clear()
+        """Let go of all memory: nobody will be sent any of it. No lock is taken: in a fork its owner may not exist."""
+        self._closed = True
+        self._idle = []
+        self._gone.clear()
+        for watch in list(self._under_way.values()):
+            watch.memory = None
+        self._under_way = {}
 
 
-def _filled(crate: Crate, memory: Memory, parts: Sequence[Travelling | tuple[bytes, list[memoryview]]]) -> list[Any]:
+def _most() -> int:
+    """Return how many crates there may be: a part of the files that this process may have open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if files == resource.RLIM_INFINITY else min(_MOST, files // 8)
+
+
+def _filled(crate: Crate, parts: Sequence[tuple[bytes, list[memoryview]]]) -> list[Any]:
     """Put inputs into a crate; return what stands for them on their way."""
-    target = memoryview(memory.span()).cast("B")
+    target = memoryview(crate.memory.span()).cast("B")
     place = 0
 
     def put(content: bytes | memoryview) -> Span:
@@ -232,10 +280,7 @@ def _filled(crate: Crate, memory: Memory, parts: Sequence[Travelling | tuple[byt
         place = _aligned(start + size)
         return start, size
 
-    return [
-        part if isinstance(part, Travelling) else Boxed(put(part[0]), [put(view) for view in part[1]], crate)
-        for part in parts
-    ]
+    return [Boxed(put(data), [put(view) for view in views], crate) for data, views in parts]
 
 
 def _aligned(place: int) -> int:

@@ -227,6 +227,8 @@ class Crew:
                 self._forget_job(run.number)  # first: a worker that takes a chunk from now on sees it
                 self._note_strays(run)
                 self._ledger.strike_run(run)
+                if not self.runs:
+                    self.crates.trim()
 
     def _note_strays(self, run: EngineRun) -> None:
         """Note which workers are in an item that nobody waits for any more."""
