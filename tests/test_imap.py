@@ -20,7 +20,7 @@ import ordmap
 import ordmap.testing
 from ordmap import FromExecutor, Processes, RemoteError, Serial, Spawn, Threads, ordered_imap, ordered_map
 from ordmap.resources import free_memory, usable_cores
-from ordmap.testing import wait_until
+from ordmap.testing import outcomes, wait_until
 
 
 class OnlyItems:
@@ -619,5 +619,8 @@ def test_an_input_whose_class_has_no_hash():
     class Thing(metaclass=Odd):
         value = 3
 
-    found = list(ordered_map(lambda thing, n: n, [Thing(), Thing()], [1, 2], workers=2, backend="threads"))
-    assert found == [1, 2]
+    found = list(ordered_map(lambda thing: thing.value, [Thing(), Thing()], workers=2, backend="threads"))
+    assert found == [3, 3]
+    for backend in ("processes", "spawn"):  # cloudpickle can't have it; that costs its item
+        errors = outcomes(ordered_map(lambda thing: thing.value, [Thing(), Thing()], workers=2, backend=backend))
+        assert [type(error) for error in errors] == [RemoteError] * 2

@@ -60,7 +60,9 @@ def unsendable(error: BaseException) -> Travelling:
 
 def ready(keys: Sequence[Any]) -> bool:
     """Whether keys survive any executor's own pickle as they are."""
-    if isinstance(keys, range) or are_atoms(keys) or type(keys[0]) in TRAVELLING:
+    if (
+        isinstance(keys, range) or are_atoms(keys) or isinstance(keys[0], Pickled | Travelling)
+    ):  # a class may lack a hash
         return True
     return all(type(key) is tuple for key in keys) and are_atoms(chain.from_iterable(keys))
 
