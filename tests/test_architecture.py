@@ -16,8 +16,10 @@ SOURCE = Path(ordmap.__file__).parent
 FLOORS = [
     {"dataset", "errors", "interrupts", "item", "placing", "policy", "resources", "shuffle", "sizes"},
     {"chunk", "pulling", "rng"},
+    {"states"},
     {"generators"},
     {"outcome", "pace", "indices", "limit"},
+    {"arguments"},
     {"backends.promises"},
     {"backends"},
     {"backends.pool", "backends.forking", "backends.inbox", "backends.inputs", "backends.watch"},

@@ -10,7 +10,9 @@ import pytest
 
 from ordmap.backends import Job
 from ordmap.errors import OrdmapError
-from ordmap.indices import Arguments, Chunk, Indices
+from ordmap.arguments import Arguments
+from ordmap.chunk import Chunk
+from ordmap.indices import Indices
 from ordmap.outcome import Answer, Raised, Sealed
 from ordmap.pace import PATIENCE, Budget, Pace
 from ordmap.window import Window

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ordmap.arguments import Arguments
 from ordmap.chunk import Chunk
-from ordmap.indices import Arguments
 from ordmap.item import Label
 from ordmap.window import Window
 

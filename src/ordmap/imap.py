@@ -11,9 +11,10 @@ from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, get_args, overload
 
+from ordmap.arguments import Arguments
 from ordmap.backends import Backend, resolve
 from ordmap.dataset import Dataset, check_dataset
-from ordmap.indices import Arguments, Indices, Shard, Source, check_indices, hook_of
+from ordmap.indices import Indices, Shard, Source, check_indices, hook_of
 from ordmap.iterator import OrderedIterator, Settings
 from ordmap.pace import Budget
 from ordmap.policy import Failure, OnError, checked

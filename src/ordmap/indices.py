@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ordmap.chunk import Chunk, Mark, Place
 from ordmap.errors import CheckpointError
 from ordmap.item import Label
-from ordmap.outcome import are_atoms
-from ordmap.pulling import Puller, close_generator, length_of, past
+from ordmap.pulling import Puller, length_of, past
+from ordmap.states import check_identity, keeps_state, mark_of, place_of
 
 if TYPE_CHECKING:
     from ordmap.shuffle import Permutation
 
-__all__ = ["Arguments", "Indices", "Shard", "Source", "check_indices"]
+__all__ = ["Indices", "Shard", "Source", "check_indices", "hook_of"]
 
 
 #: Indices after which a sampler that can tell its own state is asked again: that may cost a lot.
@@ -199,7 +199,7 @@ class Indices:
         if place.mark is not None:
             state["sampler"] = list(place.mark)
         if self._on_epoch_end is not None:
-            if _keeps_state(self._dataset):
+            if keeps_state(self._dataset):
                 state["dataset"] = deepcopy(self._dataset.state_dict())
             elif place.epoch and not self._ends_before(place.epoch):
                 raise self._lost()
@@ -210,7 +210,7 @@ class Indices:
 
     def _lost(self) -> CheckpointError:
         kind = type(self._dataset).__qualname__
-        if _keeps_state(self._dataset):
+        if keeps_state(self._dataset):
             return CheckpointError(f"the state has nothing of what {kind}.on_epoch_end() had changed")
         return CheckpointError(
             f"{kind}.on_epoch_end() was called, and what it has changed is lost with this process: to go on after its "
@@ -221,11 +221,11 @@ class Indices:
         ours = self._identity()
         if self._drawn is not None and type(state.get("drawn")) is int:
             ours["drawn"] = state["drawn"]
-        changes = self._on_epoch_end is not None and _keeps_state(self._dataset) and "dataset" in state
+        changes = self._on_epoch_end is not None and keeps_state(self._dataset) and "dataset" in state
         if changes:
             del ours["length"]  # it may be that of a later epoch
         check_identity(state, ours)
-        epoch, position = _numbers(state)
+        epoch, position = place_of(state)
         if self._epochs is not None and (epoch, position) > (self._epochs, 0):
             raise CheckpointError(f"the state is of epoch {epoch}, and there are {self._epochs}, from 0 on")
         if changes:
@@ -236,7 +236,7 @@ class Indices:
         known = self.length_of_epoch()
         if known is not None and position > known:
             raise CheckpointError(f"the state is of position {position} in an epoch of {known} items")
-        self._mark = _mark(state)
+        self._mark = mark_of(state)
         self._epoch, self._taken, self._label = epoch, position, Label(epoch)
         self._resumed = True
         self._drawn = ours["drawn"]
@@ -362,47 +362,16 @@ def _begun(order: Iterable[int], mark: Mark | None) -> tuple[Iterator[int], Any]
 
     Return its iterator, and which of the two knows where it is, if any.
     """
-    if _keeps_state(order):
+    if keeps_state(order):
         if mark is not None:
             order.load_state_dict(deepcopy(mark.state))  # type: ignore[attr-defined]
         return iter(order), order
     iterator = iter(order)
-    if not _keeps_state(iterator):
+    if not keeps_state(iterator):
         return iterator, None
     if mark is not None:
         iterator.load_state_dict(deepcopy(mark.state))  # type: ignore[attr-defined]
     return iterator, iterator
-
-
-def _keeps_state(thing: object) -> bool:
-    """Whether something can tell its own state, and go on from one."""
-    return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
-
-
-def check_identity(state: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Refuse a state that is not of a source like ours."""
-    for name, value in ours.items():
-        theirs = state.get(name, "missing")
-        if theirs != value:
-            raise CheckpointError(f"the state has the {name} {theirs!r}, and here it is {value!r}")
-
-
-def _mark(state: Mapping[str, Any]) -> Mark | None:
-    """Return where a sampler was that has told its own state."""
-    told = state.get("sampler")
-    if told is None:
-        return None
-    if not isinstance(told, list | tuple) or [type(one) for one in told[1:]] != [int, int]:
-        raise CheckpointError(f"the state has the sampler {told!r}")
-    return Mark(*told)
-
-
-def _numbers(state: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the epoch and the position that a state is of."""
-    epoch, position = state.get("epoch"), state.get("position")
-    if type(epoch) is not int or type(position) is not int or min(epoch, position) < 0:
-        raise CheckpointError(f"the state has the epoch {epoch!r} and the position {position!r}")
-    return epoch, position
 
 
 def _at(order: range | Permutation, positions: range) -> Sequence[int]:
@@ -415,84 +384,6 @@ def _at(order: range | Permutation, positions: range) -> Sequence[int]:
     if isinstance(order, range):
         return order[positions.start : positions.stop : positions.step]
     return order.at(positions)
-
-
-class Arguments:
-    """What a function is called with: items of one iterable, or tuples of several in step; numbered from 0."""
-
-    def __init__(self, iterables: Sequence[Iterable[Any]], *, strict: bool, seed: int | None = None) -> None:
-        self._iterables = iterables
-        self._strict = strict
-        self._seed = seed
-        self._pulled: list[Iterator[Any]] = []
-        self._puller: Puller | None = None
-        self._before: tuple[Any, ...] | None = None  # the first ones
-        self._apart: bool | None = None  # whether each is to be on its way before the next is pulled
-        self._taken = 0
-        self.ready = True
-        self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
-
-    def take(self, most: int) -> Chunk | None:
-        if self._puller is None:
-            self._pulled = [past(iterable, self._taken) for iterable in self._iterables]
-            several = len(self._pulled) > 1
-            self._puller = Puller(zip(*self._pulled, strict=self._strict) if several else self._pulled[0])
-        keys = self._puller.pull(most if self._apart is False else 1)
-        if not keys:
-            return None
-        if self._apart is None:
-            self._look(keys[0])
-        start, self._taken = self._taken, self._taken + len(keys)
-        return Chunk(keys, Label(first=start), start)
-
-    def _look(self, key: Any) -> None:
-        """See whether the first two inputs are one object: then its source fills that anew each time."""
-        inputs = key if len(self._iterables) > 1 else (key,)
-        before, self._before = self._before, inputs
-        if not self.may_wait or are_atoms(inputs):
-            self._apart = False
-        elif before is not None:
-            self._apart = any(one is other and not are_atoms((one,)) for one, other in zip(before, inputs, strict=True))
-        if self._apart is not None:
-            self._before = None
-
-    def turn(self) -> bool:
-        return False
-
-    def remaining(self) -> int | None:
-        length = self._length()
-        return None if length is None else max(0, length - self._taken)
-
-    def _length(self) -> int | None:
-        """Return the number of items, where that is known."""
-        lengths = [length_of(iterable) for iterable in self._iterables]
-        return None if None in lengths else min(length for length in lengths if length is not None)
-
-    def place(self) -> Place:
-        return Place(0, self._taken)
-
-    def state(self, place: Place) -> dict[str, Any]:
-        return {"epoch": place.epoch, "position": place.position, **self._identity()}
-
-    def resume(self, state: Mapping[str, Any]) -> None:
-        check_identity(state, self._identity())
-        epoch, position = _numbers(state)
-        if epoch:
-            raise CheckpointError(f"the state is of epoch {epoch}, and ordered_map has but one")
-        length = self._length()
-        if length is not None and position > length:
-            raise CheckpointError(f"the state is of position {position}, and there are {length} items")
-        self._taken = position
-
-    def _identity(self) -> dict[str, Any]:
-        lengths = [len(one) if isinstance(one, Sequence) else None for one in self._iterables]
-        return {"lengths": lengths, "seed": self._seed}
-
-    def close(self) -> None:
-        self._puller = Puller(())
-        pulled, self._pulled = self._pulled, []
-        for source in pulled:
-            close_generator(source)
 
 
 def check_indices(indices: Sequence[int], length: int) -> None:

@@ -1,0 +1,93 @@
+"""Which arguments a function is called with: the source of `ordered_map`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ordmap.chunk import Chunk, Place
+from ordmap.errors import CheckpointError
+from ordmap.item import Label
+from ordmap.outcome import are_atoms
+from ordmap.pulling import Puller, close_generator, length_of, past
+from ordmap.states import check_identity, place_of
+
+__all__ = ["Arguments"]
+
+
+class Arguments:
+    """What a function is called with: items of one iterable, or tuples of several in step; numbered from 0."""
+
+    def __init__(self, iterables: Sequence[Iterable[Any]], *, strict: bool, seed: int | None = None) -> None:
+        self._iterables = iterables
+        self._strict = strict
+        self._seed = seed
+        self._pulled: list[Iterator[Any]] = []
+        self._puller: Puller | None = None
+        self._before: tuple[Any, ...] | None = None  # the first ones
+        self._apart: bool | None = None  # whether each is to be on its way before the next is pulled
+        self._taken = 0
+        self.ready = True
+        self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
+
+    def take(self, most: int) -> Chunk | None:
+        if self._puller is None:
+            self._pulled = [past(iterable, self._taken) for iterable in self._iterables]
+            several = len(self._pulled) > 1
+            self._puller = Puller(zip(*self._pulled, strict=self._strict) if several else self._pulled[0])
+        keys = self._puller.pull(most if self._apart is False else 1)
+        if not keys:
+            return None
+        if self._apart is None:
+            self._look(keys[0])
+        start, self._taken = self._taken, self._taken + len(keys)
+        return Chunk(keys, Label(first=start), start)
+
+    def _look(self, key: Any) -> None:
+        """See whether the first two inputs are one object: then its source fills that anew each time."""
+        inputs = key if len(self._iterables) > 1 else (key,)
+        before, self._before = self._before, inputs
+        if not self.may_wait or are_atoms(inputs):
+            self._apart = False
+        elif before is not None:
+            self._apart = any(one is other and not are_atoms((one,)) for one, other in zip(before, inputs, strict=True))
+        if self._apart is not None:
+            self._before = None
+
+    def turn(self) -> bool:
+        return False
+
+    def remaining(self) -> int | None:
+        length = self._length()
+        return None if length is None else max(0, length - self._taken)
+
+    def _length(self) -> int | None:
+        """Return the number of items, where that is known."""
+        lengths = [length_of(iterable) for iterable in self._iterables]
+        return None if None in lengths else min(length for length in lengths if length is not None)
+
+    def place(self) -> Place:
+        return Place(0, self._taken)
+
+    def state(self, place: Place) -> dict[str, Any]:
+        return {"epoch": place.epoch, "position": place.position, **self._identity()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        check_identity(state, self._identity())
+        epoch, position = place_of(state)
+        if epoch:
+            raise CheckpointError(f"the state is of epoch {epoch}, and ordered_map has but one")
+        length = self._length()
+        if length is not None and position > length:
+            raise CheckpointError(f"the state is of position {position}, and there are {length} items")
+        self._taken = position
+
+    def _identity(self) -> dict[str, Any]:
+        lengths = [len(one) if isinstance(one, Sequence) else None for one in self._iterables]
+        return {"lengths": lengths, "seed": self._seed}
+
+    def close(self) -> None:
+        self._puller = Puller(())
+        pulled, self._pulled = self._pulled, []
+        for source in pulled:
+            close_generator(source)
