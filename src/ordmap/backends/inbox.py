@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Inbox"]
+
+#: Seconds that a wait takes at most before it is begun again.
+_HEARTBEAT = 0.25
 
 T = TypeVar("T")
 
@@ -18,8 +21,20 @@ class Inbox(Generic[T]):
     def __init__(self) -> None:
         self._queue: SimpleQueue[T] = SimpleQueue()
         self._watchers: list[tuple[Any, Callable[[], None]]] = []
-        self.get = self._queue.get
         self.empty = self._queue.empty
+
+    def get(self, timeout: float | None = None) -> T:
+        """Take something out, once there is something; ``Empty``: there was nothing for so many seconds.
+
+        A signal that arrives right before this thread begins to wait does not wake it, and its handler, which may be
+        Ctrl-C's, would run after all that comes. So no wait takes long.
+        """
+        while timeout is None or timeout > _HEARTBEAT:
+            try:
+                return self._queue.get(timeout=_HEARTBEAT)
+            except Empty:
+                timeout = None if timeout is None else timeout - _HEARTBEAT
+        return self._queue.get(timeout=max(0.0, timeout))
 
     def put(self, one: T) -> None:
         """Put something in."""
