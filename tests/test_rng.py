@@ -15,7 +15,18 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from ordmap import FromExecutor, Processes, Spawn, Threads, item_rng, ordered_imap, ordered_map, worker_info
+from ordmap import (
+    FromExecutor,
+    Processes,
+    Spawn,
+    Threads,
+    item,
+    item_rng,
+    ordered_imap,
+    ordered_map,
+    outcome,
+    worker_info,
+)
 from ordmap.backends import portable
 from ordmap.engine import available
 from ordmap.item import InHand, Label
@@ -540,3 +551,33 @@ def test_an_executor_of_threads_leaves_the_generators_alone():
         before = states()
         list(ordered_map(abs, range(20), backend=FromExecutor(executor), seed=1))
         assert states() == before
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_after_ctrl_c_at_any_instant_nobody_is_inside_an_item(monkeypatch, times):
+    """Else an iterator of the program's would take itself for one of an item's, and do without workers."""
+    left = [times]
+
+    class Interrupted:
+        @staticmethod
+        def interrupt():
+            left[0] -= 1
+            if left[0] >= 0:
+                raise KeyboardInterrupt
+
+        def set(self, hand):
+            return item.current.set(hand)
+
+        def reset(self, token):
+            self.interrupt()
+            item.current.reset(token)
+
+    put_down = InHand.put_down
+    monkeypatch.setattr(outcome, "current", Interrupted())
+    if times == 2:
+        monkeypatch.setattr(InHand, "put_down", lambda hand: (Interrupted.interrupt(), put_down(hand)))
+    iterator = ordered_map(abs, range(5), workers=0)
+    with pytest.raises(KeyboardInterrupt):
+        next(iterator)
+    assert worker_info() is None
+    assert ordered_map(abs, range(5))._settings.backend.name == "processes"

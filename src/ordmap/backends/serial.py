@@ -65,12 +65,14 @@ class _SerialRun:
         ticket, chunk = self._waiting.popleft()
         job, hand = self._job, self._hand
         hand.take(chunk.keys, chunk.label, job.seed)
-        if job.seed is None:
-            outcomes, elapsed = run_chunk(job.compute, hand, job.patience, in_worker=False)
-        else:
-            with borrowed(hand):
-                outcomes, elapsed = run_chunk(seeding(job.compute, hand), hand, job.patience, in_worker=False)
-        hand.put_down()
+        try:
+            if job.seed is None:
+                outcomes, elapsed = run_chunk(job.compute, hand, job.patience, in_worker=False)
+            else:
+                with borrowed(hand):
+                    outcomes, elapsed = run_chunk(seeding(job.compute, hand), hand, job.patience, in_worker=False)
+        finally:
+            hand.put_down()
         if _is_ctrl_c(outcomes[-1]) and threading.current_thread() is threading.main_thread():
             raise outcomes.pop().error
         return [(ticket, Answer(outcomes, elapsed, approximate_nbytes(outcomes), "of the caller"))]
@@ -80,6 +82,7 @@ class _SerialRun:
 
     def close(self) -> None:
         self._waiting.clear()
+        self._hand.put_down()  # whatever Ctrl-C has cut short: this thread may go on for long, and is in no item
 
 
 def _is_ctrl_c(outcome: object) -> bool:
