@@ -266,7 +266,8 @@ def test_a_worker_that_leaks_is_replaced(chunksize):
     with Processes(1, max_memory_per_worker="90MB") as pool:
         found = list(ordered_map(leak, range(20), backend=pool, chunksize=chunksize, prefetch=20))
     assert 4 <= len({pid for pid, _ in found}) <= 10
-    assert max(before for _, before in found) < 90e6  # it begins no item with more
+    # It begins no item with more, but for the little that it takes to receive the next one.
+    assert max(before for _, before in found) < 95e6
 
 
 def test_what_a_worker_shares_with_the_caller_is_not_its_own():
