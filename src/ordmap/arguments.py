@@ -27,8 +27,11 @@ class Arguments:
         self._before: tuple[Any, ...] | None = None  # the first ones
         self._apart: bool | None = None  # whether each is to be on its way before the next is pulled
         self._taken = 0
-        self.ready = True
         self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
+
+    @property
+    def ready(self) -> bool:
+        return True
 
     def take(self, most: int) -> Chunk | None:
         if self._puller is None:

@@ -81,10 +81,6 @@ class Incoming(Arguments):
     def ready(self) -> bool:
         return bool(self._come) or self._ended
 
-    @ready.setter
-    def ready(self, _: bool) -> None:
-        """Ignore that those of others are ready at once."""
-
     def pulling(self) -> asyncio.Task[None]:
         """Return the task that pulls the next inputs."""
         if self._pull is None or self._pull.done():

@@ -29,7 +29,15 @@ from ordmap.rng import key_of, word_of
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
-__all__ = ["begin_in_fork", "borrowed", "differ", "note_inherited", "seeding", "watch_imports"]
+__all__ = [
+    "begin_in_fork",
+    "borrowed",
+    "differ",
+    "differ_where_inherited",
+    "note_inherited",
+    "seeding",
+    "watch_imports",
+]
 
 #: Seconds that it may take to set a generator that nobody has in hand.
 _MOMENT = 0.25
@@ -349,18 +357,22 @@ def note_inherited() -> None:
     _inherited.update((kind.module, kind.trace()) for kind in _loaded())
 
 
-def differ(*, inherited: bool = False) -> None:
-    """Set the global generators by chance; ``inherited``: those that nobody has set or used since `note_inherited`."""
-    if not inherited:
-        for kind in _loaded():
-            kind.differ(shared=False)
-    elif _inherited:
-        noted = dict(_inherited)
-        _inherited.clear()
-        for kind in _loaded():
-            trace = noted.get(kind.module)
-            if trace is not None and trace == kind.trace():
-                kind.differ(shared=True)
+def differ(*, shared: bool = False) -> None:
+    """Set the global generators by chance. ``shared``: the caller had other threads when this process was forked."""
+    for kind in _loaded():
+        kind.differ(shared=shared)
+
+
+def differ_where_inherited() -> None:
+    """Set by chance, once, those global generators that nobody has set or used since `note_inherited`."""
+    if not _inherited:
+        return
+    noted = dict(_inherited)
+    _inherited.clear()
+    for kind in _loaded():
+        trace = noted.get(kind.module)
+        if trace is not None and trace == kind.trace():
+            kind.differ(shared=True)
 
 
 def begin_in_fork(*, shared: bool) -> None:
@@ -370,5 +382,4 @@ def begin_in_fork(*, shared: bool) -> None:
     """
     _settings.clear()
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
-    for kind in _loaded():
-        kind.differ(shared=shared)
+    differ(shared=shared)

@@ -30,12 +30,14 @@ class Source(Protocol):
     """Where the window's items come from.
 
     ``may_wait``: taking from it runs somebody's code, which may take its time, or wait for an earlier answer. Where it
-    doesn't, a pull that took long was only interrupted. ``ready``: something, or the end, can be taken now; only of an
-    asynchronous source it may be false.
+    doesn't, a pull that took long was only interrupted.
     """
 
     may_wait: bool
-    ready: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether something, or the end, can be taken now; only of an asynchronous source it may not."""
 
     def take(self, most: int) -> Chunk | None:
         """Return the next chunk of 1 to ``most`` items, or raise what the source raised.

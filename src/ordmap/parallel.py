@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from ordmap.backends import BACKENDS, Backend, resolve
@@ -90,9 +91,7 @@ class ParallelDataset(Sequence[T_co]):
 
     def __iter__(self) -> OrderedIterator[T_co]:
         backend = Serial() if in_hand() is not None else self._shared().backend
-        prefetch = None if backend.workers == 0 else self._prefetch
-        options = self._options if backend.workers else _without(self._options, "chunksize")
-        return ordered_imap(self._dataset, None, prefetch, backend=backend, **options)
+        return ordered_imap(self._dataset, None, self._prefetch, backend=backend, **self._options)
 
     def __aiter__(self) -> OrderedIterator[T_co]:
         return iter(self)
@@ -123,20 +122,11 @@ class ParallelDataset(Sequence[T_co]):
         workers, backend = self._asked
         if not isinstance(backend, str):  # a pool is of this process
             backend = backend.name if getattr(backend, "name", None) in BACKENDS else "processes"
-        return _rebuilt, (self._dataset, workers, self._prefetch, {**self._options, "backend": backend})
+        options = {**self._options, "backend": backend}
+        return partial(ParallelDataset, self._dataset, workers, self._prefetch, **options), ()
 
     def __repr__(self) -> str:
         return f"ParallelDataset({self._dataset!r}, workers={self._asked[0]})"
-
-
-def _rebuilt(
-    dataset: Dataset[Any], workers: int | None, prefetch: int | str | None, options: Mapping[str, Any]
-) -> ParallelDataset[Any]:
-    return ParallelDataset(dataset, workers, prefetch, **options)
-
-
-def _without(options: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return {other: value for other, value in options.items() if other != name}
 
 
 class _Pool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ordmap.backends import Job
 from ordmap.backends.inbox import Inbox
-from ordmap.backends.pool import POOL_CLOSED, Life, Pool, initializer_failed
+from ordmap.backends.pool import POOL_CLOSED, Life, LocalPool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
 from ordmap.chunk import Chunk
 from ordmap.errors import OrdmapError
@@ -35,7 +35,7 @@ _WORKERS = 16
 _LEAVE = 5.0
 
 
-class Asyncio(Pool):
+class Asyncio(LocalPool):
     """Await ``workers`` items at the same time (``None``: 16), on an event loop of its own, in a thread of its own.
 
     The function of `ordered_map` is a coroutine function, or returns something to await; so does the ``__getitem__`` of
@@ -55,6 +55,8 @@ class Asyncio(Pool):
         random_numbers=weaker("`item_rng()` does; the global generators are those of all items, and are left alone"),
     )
 
+    _crew: _Crew | None
+
     def __init__(
         self,
         workers: int | None = None,
@@ -63,9 +65,9 @@ class Asyncio(Pool):
         initargs: tuple[Any, ...] = (),
         finalizer: Callable[[], object] | None = None,
     ) -> None:
-        super().__init__(_WORKERS if workers is None else workers)
-        self._life = Life.asked_for(initializer, initargs, finalizer)
-        self._crew: _Crew | None = None
+        super().__init__(
+            _WORKERS if workers is None else workers, initializer=initializer, initargs=initargs, finalizer=finalizer
+        )
 
     def _begin(self, job: Job) -> _AsyncioRun:
         crew = self._crew
@@ -74,11 +76,6 @@ class Asyncio(Pool):
         if crew is None:
             crew = self._crew = _Crew(self.workers, self._life)
         return _AsyncioRun(job, crew, self._closed)
-
-    def _end(self) -> None:
-        crew, self._crew = self._crew, None
-        if crew is not None:
-            crew.leave()
 
 
 class _Crew:
@@ -105,9 +102,10 @@ class _Crew:
         """Cancel some items, once; from any thread."""
         for item in items:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._cancel, item)
+                self._loop.call_soon_threadsafe(self.cancel_here, item)
 
-    def _cancel(self, item: asyncio.Task[Any]) -> None:
+    def cancel_here(self, item: asyncio.Task[Any]) -> None:
+        """Cancel an item, once; on the loop."""
         if item not in self._cancelled and not item.done():
             self._cancelled.add(item)
             item.add_done_callback(self._cancelled.discard)
@@ -142,7 +140,7 @@ class _Crew:
         await asyncio.wait([left, *workers], return_when=asyncio.FIRST_COMPLETED)
         items = list(self.items)
         for item in items:
-            self._cancel(item)
+            self.cancel_here(item)
         if items:
             await asyncio.wait(items, timeout=_LEAVE)
         for worker in workers:
@@ -220,19 +218,18 @@ class _AsyncioRun:
         try:
             await asyncio.wait([item], timeout=limit)
         except asyncio.CancelledError:  # this worker is, for the loop is left
-            self._crew.cancel([item])
+            self._crew.cancel_here(item)
             raise
         elapsed = time.perf_counter() - began
         if limit is not None and elapsed > limit:
             return await self._timed_out(item, limit, elapsed)
         return Raised(asyncio.CancelledError()) if item.cancelled() else item.result()
 
-    @staticmethod
-    async def _timed_out(item: asyncio.Task[Any], limit: float, elapsed: float) -> Raised:
+    async def _timed_out(self, item: asyncio.Task[Any], limit: float, elapsed: float) -> Raised:
         if item.done():
             return Raised(too_long(limit, elapsed, "came to its end too late"))
         stack = _stack(item)
-        item.cancel()
+        self._crew.cancel_here(item)
         await asyncio.wait([item], timeout=min(limit, _LEAVE))
         return Raised(too_long(limit, elapsed, "was cancelled", stack), stack)
 

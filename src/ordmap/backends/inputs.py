@@ -11,7 +11,7 @@ from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Pickled, are_atoms, one_line
 
-__all__ = ["TRAVELLING", "Travelling", "portable", "ready", "unpacking", "unsendable"]
+__all__ = ["TRAVELLING", "Travelling", "pickled", "portable", "ready", "unpacking", "unsendable"]
 
 
 #: Characters of a reason.
@@ -23,16 +23,13 @@ class Travelling:
 
     __slots__ = ()
 
-    def __init_subclass__(cls) -> None:
-        TRAVELLING.add(cls)
-
     def unpacked(self, source: Any) -> Any:
         """Return the input, in a worker; ``source`` is what came with its chunk."""
         raise NotImplementedError
 
 
-#: What `portable` makes of an input that is not plain.
-TRAVELLING: set[type] = {Pickled}
+#: What `portable` makes of an input that is not plain, for ``isinstance``: the class of an input may have no hash.
+TRAVELLING = (Pickled, Travelling)
 
 
 class _Unsendable(Travelling):
@@ -60,9 +57,7 @@ def unsendable(error: BaseException) -> Travelling:
 
 def ready(keys: Sequence[Any]) -> bool:
     """Whether keys survive any executor's own pickle as they are."""
-    if (
-        isinstance(keys, range) or are_atoms(keys) or isinstance(keys[0], Pickled | Travelling)
-    ):  # a class may lack a hash
+    if isinstance(keys, range) or are_atoms(keys) or isinstance(keys[0], TRAVELLING):
         return True
     return all(type(key) is tuple for key in keys) and are_atoms(chain.from_iterable(keys))
 

@@ -11,14 +11,23 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NamedTuple, NoReturn, Protocol, Self
 
 from ordmap.backends import Job, Run
 from ordmap.errors import OrdmapError, WorkerDiedError
 from ordmap.resources import usable_cores
 from ordmap.sizes import nbytes_of
 
-__all__ = ["POOL_CLOSED", "Life", "Pool", "ProcessPool", "initializer_failed", "refuse_breakpoints", "worker_count"]
+__all__ = [
+    "POOL_CLOSED",
+    "Life",
+    "LocalPool",
+    "Pool",
+    "ProcessPool",
+    "initializer_failed",
+    "refuse_breakpoints",
+    "worker_count",
+]
 
 
 def worker_count(workers: int | None) -> int:
@@ -166,6 +175,34 @@ class Pool(ABC):
     @abstractmethod
     def _end(self) -> None:
         """End the workers if there are any; called with the lock held."""
+
+
+class LocalCrew(Protocol):
+    """Workers in this process."""
+
+    def leave(self) -> None:
+        """End them."""
+
+
+class LocalPool(Pool):
+    """A pool of workers in this process: one crew, from the first run to the last."""
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        finalizer: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(workers)
+        self._life = Life.asked_for(initializer, initargs, finalizer)
+        self._crew: LocalCrew | None = None
+
+    def _end(self) -> None:
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.leave()
 
 
 class ProcessPool(Pool):

@@ -33,7 +33,7 @@ from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
-from ordmap.generators import differ
+from ordmap.generators import differ_where_inherited
 from ordmap.interrupts import came_by_a_signal
 
 __all__ = ["Processes", "Spawn"]
@@ -396,7 +396,7 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
     _end_with_parent()
     refuse_breakpoints()
     remote.be_worker(multiprocessing.current_process().ordmap_number)  # type: ignore[attr-defined]
-    differ(inherited=True)
+    differ_where_inherited()
     if pickled is not None:
         life = pickle.loads(pickled)
     if life.initializer is not None:

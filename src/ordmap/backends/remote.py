@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ordmap.backends.inputs import TRAVELLING, unpacking
 from ordmap.backends.pool import initializer_failed
 from ordmap.errors import RemoteError
-from ordmap.generators import borrowed, differ, note_inherited, seeding
+from ordmap.generators import borrowed, differ_where_inherited, note_inherited, seeding
 from ordmap.item import InHand, Label
 from ordmap.outcome import approximate_nbytes, one_line, pack, run_chunk
 
@@ -132,7 +132,7 @@ def compute_chunk(  # noqa: PLR0917  an executor's tasks
     entry = _held.get(key)
     here = entry is not None and entry.owner == os.getpid()
     if not here:
-        differ(inherited=True)
+        differ_where_inherited()
     if entry is None:
         if payload is None:
             return Reply(None, 0.0, 0, worker)
@@ -140,7 +140,7 @@ def compute_chunk(  # noqa: PLR0917  an executor's tasks
             let_go(other)
         entry = _held[key] = _Entry(_rebuilt(payload.data, worker), None)
     compute = entry.compute
-    if type(keys) is list and type(keys[0]) in TRAVELLING:
+    if isinstance(keys[0], TRAVELLING):
         compute = unpacking(compute)
     hand = InHand(_number, rules.workers)
     hand.take(keys, label, rules.seed)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ordmap.backends import Job
 from ordmap.backends.inbox import Inbox
-from ordmap.backends.pool import POOL_CLOSED, Life, Pool, initializer_failed
+from ordmap.backends.pool import POOL_CLOSED, Life, LocalPool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
 from ordmap.backends.watch import Watch
 from ordmap.chunk import Chunk
@@ -27,7 +27,7 @@ __all__ = ["Threads"]
 _LEAVE = 5.0
 
 
-class Threads(Pool):
+class Threads(LocalPool):
     """Compute in ``workers`` threads of this process (``None``: as many as there are usable cores).
 
     ``initializer(*initargs)`` runs first in each thread, and ``finalizer()`` last. The threads are daemons: an item
@@ -46,17 +46,7 @@ class Threads(Pool):
         random_numbers=weaker("`item_rng()` does; the global generators are those of all threads, and are left alone"),
     )
 
-    def __init__(
-        self,
-        workers: int | None = None,
-        *,
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
-        finalizer: Callable[[], object] | None = None,
-    ) -> None:
-        super().__init__(workers)
-        self._life = Life.asked_for(initializer, initargs, finalizer)
-        self._crew: _Crew | None = None
+    _crew: _Crew | None
 
     def _begin(self, job: Job) -> _ThreadsRun:
         if self._crew is not None and self._crew.has(threading.current_thread()):
@@ -64,11 +54,6 @@ class Threads(Pool):
         if self._crew is None:
             self._crew = _Crew(self.workers, self._life)
         return _ThreadsRun(job, self._crew, self._closed)
-
-    def _end(self) -> None:
-        crew, self._crew = self._crew, None
-        if crew is not None:
-            crew.leave()
 
 
 class _Crew:

@@ -209,9 +209,8 @@ class Crates:
                     self._bytes -= self._idle.pop(0).size
                 if self._is_full(size):
                     return None
-        if (
-            memory is None
-        ):  # to make it takes long: another thread may fork meanwhile, and its child has the lock as it is
+        if memory is None:
+            # Without the lock, for it takes long: a thread may fork meanwhile, whose child has the lock as it is.
             try:
                 memory = Memory.new(size)
             except OSError:  # no memory, or no descriptor

@@ -65,7 +65,7 @@ class Task:
         if isinstance(keys, range):
             return cls(run, ticket, keys, size, chunk.label)
         task = cls(run, ticket, pickle.dumps(keys, pickle.HIGHEST_PROTOCOL), size, chunk.label)
-        if type(keys[0]) in TRAVELLING:
+        if isinstance(keys[0], TRAVELLING):
             task.crate = crate_of(keys)
         return task
 

@@ -498,7 +498,7 @@ class _Worker:
         keys: Sequence[Any] = order.keys if isinstance(order.keys, range) else pickle.loads(order.keys)
         if order.crate is not None:
             compute = unpacking(compute, self._opened(order.crate))
-        elif type(keys[0]) in TRAVELLING:
+        elif isinstance(keys[0], TRAVELLING):
             compute = unpacking(compute)
         if job.limit is not None:
             compute = self._clock.timed(compute, job.limit)
