@@ -590,7 +590,7 @@ def test_chunks_sent_together_fail_one_by_one_where_there_is_no_file(monkeypatch
     offers, taking = channel.pair()
     with offers, taking:
         ledger = Ledger(Board(1), offers, taking)
-        inputs = [b"x" * 600, b"y" * 600, range(1), b"z" * 5000]
+        inputs = [b"x" * 600, b"y" * 600, range(1), b"z" * 40_000]
         tasks = [Task(Run(), n, keys, 1, Label()) for n, keys in enumerate(inputs)]
         for task in tasks:
             ledger._number(task)

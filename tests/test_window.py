@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from typing import ClassVar
 
 import pytest
@@ -15,6 +16,7 @@ from ordmap.chunk import Chunk
 from ordmap.indices import Indices
 from ordmap.outcome import Answer, Raised, Sealed
 from ordmap.pace import PATIENCE, Budget, Pace
+from ordmap.pulling import Puller
 from ordmap.window import Window
 
 
@@ -397,3 +399,64 @@ def test_what_is_given_out_as_a_list_counts_until_it_is_taken():
     window.fill()
     assert run.log == [0, 4, 8]
     assert (window.in_flight, window.delivered) == (8, 4)
+
+
+def test_a_wide_window_is_filled_with_ever_larger_chunks_and_whole():
+    run, window = make(100_000, prefetch=5003, chunksize=None)
+
+    def collect(*, wait):
+        for ticket in list(run.submitted):
+            run.answer(ticket, elapsed=1e-7 * len(run.submitted[ticket]), nbytes=len(run.submitted[ticket]))
+        answers, run.answers = run.answers, []
+        return answers
+
+    run.collect = collect
+    window.fill()
+    assert window.in_flight == 5003
+    assert len(run.log) < 60
+    assert window.take()[-1] == "r0"
+
+
+@pytest.mark.parametrize("most", [1, 5, 64, 256, 1000])
+@pytest.mark.parametrize("ends", [0, 1, 63, 300, 1000])
+def test_a_puller_takes_what_it_may_and_stops_where_its_source_does(most, ends):
+    pulled = []
+
+    def source():
+        for n in range(ends):
+            pulled.append(n)
+            yield n
+        raise LookupError("here")
+
+    puller, given = Puller(source()), []
+    while len(given) < ends:
+        some = puller.pull(most)
+        assert 1 <= len(some) <= most
+        given += some
+        assert len(pulled) == len(given)
+    assert given == list(range(ends))
+    with pytest.raises(LookupError, match="here"):
+        puller.pull(most)
+    assert puller.ended
+    assert puller.pull(most) == []
+
+
+def test_a_puller_does_not_ask_a_source_again_that_has_ended():
+    ends = iter([1, 2, None, 3])
+    puller = Puller(iter(lambda: next(ends), None))
+    assert puller.pull(100) == [1, 2]
+    assert puller.ended
+
+
+def test_a_puller_leaves_a_source_that_turns_slow_after_a_row():
+    def source():
+        for n in itertools.count():
+            if n >= 256:
+                time.sleep(0.002)
+            yield n
+
+    puller = Puller(source())
+    assert len(puller.pull(256)) == 256
+    assert len(puller.pull(256)) == 16
+    puller.put_back([1, 2, 3])
+    assert puller.pull(3) == [1, 2, 3]

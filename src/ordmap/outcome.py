@@ -41,6 +41,7 @@ __all__ = [
     "pack_unpicklable",
     "report",
     "run_chunk",
+    "unpickled",
 ]
 
 #: Raised by an item, each of these would end the caller's loop (or program) as if nothing had happened.
@@ -84,7 +85,7 @@ class Answer(NamedTuple):
 
     Fewer outcomes than items: the worker hands the rest back. ``elapsed`` is in seconds, in the worker; ``nbytes`` is
     the (approximate) size of the results; ``worker`` names who did it. ``plain`` outcomes are known to be results as
-    they are, with nothing to open or raise among them.
+    they are, with nothing to open or raise among them; of ``pickled`` ones those that are bytes are pickles.
     """
 
     outcomes: list[Any]
@@ -92,6 +93,7 @@ class Answer(NamedTuple):
     nbytes: float
     worker: str
     plain: bool = False
+    pickled: bool = False
 
 
 def run_chunk(
@@ -267,22 +269,37 @@ def failed_places(outcomes: Iterable[object]) -> list[int]:
 def opened(outcome: Any) -> Any:
     """Open one packed outcome: its result, or `Raised`. Anything else is given back as it is."""
     kind = type(outcome)
-    if kind is Pickled or issubclass(kind, Sealed):
-        try:
-            return pickle.loads(outcome.data) if kind is Pickled else outcome.open()
-        except BaseException as error:
-            if came_by_a_signal(error):
-                raise
-            failure = RemoteError(
-                f"the result can't be unpickled: {one_line(error)}",
-                type_name=_type_name(error),
-                remote_message=_text(error),
-            )
-            failure.__cause__ = error
-            return Raised(failure)
+    if kind is Pickled:
+        return unpickled(outcome.data)
     if kind is PackedError:
         return _open_error(outcome)
+    if issubclass(kind, Sealed):
+        try:
+            return outcome.open()
+        except BaseException as error:
+            return _unopened(error)
     return outcome
+
+
+def unpickled(data: bytes) -> Any:
+    """Return the result that these bytes are the pickle of, or `Raised`."""
+    try:
+        return pickle.loads(data)
+    except BaseException as error:
+        return _unopened(error)
+
+
+def _unopened(error: BaseException) -> Raised:
+    """Return the failure of an item whose result can't be had, or raise what is none of its faults."""
+    if came_by_a_signal(error):
+        raise error
+    failure = RemoteError(
+        f"the result can't be unpickled: {one_line(error)}",
+        type_name=_type_name(error),
+        remote_message=_text(error),
+    )
+    failure.__cause__ = error
+    return Raised(failure)
 
 
 _FAILED: frozenset[type] = frozenset({Raised, PackedError})

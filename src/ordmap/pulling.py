@@ -15,6 +15,10 @@ __all__ = ["Puller", "close_generator", "length_of", "past"]
 #: Once the pulls for a chunk have taken this long (seconds) the source is slow: what there is goes to the workers.
 _SLOW = 0.001
 
+#: Items that are pulled between two looks at the clock, once a source has been quick for many: a look costs as much as
+#: a quick pull. When it turns slow, so many pulls are waited for.
+_ROW = 16
+
 
 class Puller:
     """Pulls from an iterable, no further than asked; what it raises comes after what it gave before.
@@ -57,15 +61,19 @@ class Puller:
     def pull(self, most: int) -> list[Any]:
         """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""
         pulled: list[Any] = []
-        clock = time.perf_counter
-        slow = clock() + _SLOW
+        source = self._items if self.held else self._source  # the latter takes a third of the time
+        row = min(_ROW, most // 4) or 1
+        slow = time.perf_counter() + _SLOW
         try:
-            for item in self._items if self.held else self._source:  # the latter takes a third of the time
-                pulled.append(item)
-                if len(pulled) == most or clock() > slow:
+            while len(pulled) < most:
+                missing = min(row, most - len(pulled))
+                before = len(pulled)
+                pulled.extend(islice(source, missing))  # what it raises leaves those before it
+                if len(pulled) < before + missing:
+                    self.ended = True
                     break
-            else:
-                self.ended = True
+                if time.perf_counter() > slow:
+                    break
         except Exception as error:
             if came_by_a_signal(error):
                 raise

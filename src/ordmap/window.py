@@ -31,7 +31,7 @@ from ordmap.chunk import Chunk, Place
 from ordmap.errors import OrdmapError
 from ordmap.indices import Source
 from ordmap.interrupts import came_by_a_signal
-from ordmap.outcome import Answer, Raised, are_plain, failed_places, opened
+from ordmap.outcome import Answer, Raised, are_plain, failed_places, opened, unpickled
 from ordmap.pace import Pace
 
 __all__ = ["LATER", "Later", "Window"]
@@ -48,8 +48,9 @@ _MOMENT, _PART = 0.05, 0.25
 _GLANCE = 0.0005
 
 #: Results that are opened together, and given out together where chunks are smaller: each then costs the caller's loop
-#: little more than a list's.
+#: little more than a list's. Of small pickles as many as have so many bytes are opened together.
 _AT_ONCE = 16
+_BYTES_AT_ONCE = 64 * 1024
 
 
 class Later:
@@ -141,11 +142,13 @@ class Window:
             self._settle()
         self._submit_handed_back()
         pace = self._pace
+        submitted = 0
         while not self._exhausted and not self._woken and not self._handed_back and self._source.ready:
             size = min(pace.chunk, self._room())
-            # A chunk is cut short only where there would be too few of them to keep the workers busy, and to fit into
-            # a budget, which moves with every answer.
-            if size < 1 or (size < pace.chunk and len(self._slots) >= pace.depth and not pace.budgeted):
+            # A chunk is cut short only where there would be too few of them to keep the workers busy, at the end of a
+            # window that is filled from the start, and to fit into a budget, which moves with every answer.
+            filled = len(self._slots) >= pace.depth and (submitted < pace.depth or not pace.adaptive)
+            if size < 1 or (size < pace.chunk and filled and not pace.budgeted):
                 break
             if self._source.may_wait:
                 if patient and self._slots and self._has_come_within(self._moment):
@@ -157,6 +160,9 @@ class Window:
                 break
             slow = self._source.may_wait and self._was_slow(time.perf_counter() - began, len(slot.chunk))
             self._submit(slot)
+            submitted += 1
+            if submitted % pace.depth == 0:
+                self._collect(wait=False)  # in a wide window what has come by now says how large chunks may be
             if slow:
                 # The source may even wait for an answer that has come meanwhile: that goes out before the next pull.
                 self._collect(wait=False)
@@ -380,12 +386,14 @@ class Window:
         """Add a slot's next results: all, or some where they must be opened. A failure ends them, or is returned."""
         outcomes, first, before = answer.outcomes, slot.given, len(results)
         share = answer.nbytes / len(outcomes)
-        if not first and (answer.plain or are_plain(outcomes)):
+        if not first and (answer.plain or (not answer.pickled and are_plain(outcomes))):
             results += outcomes
             outcomes[:] = [None] * len(outcomes)  # from here on they are the caller's alone
         else:
-            for place in range(first, min(first + _AT_ONCE, len(outcomes))):
-                outcome = opened(outcomes[place])
+            most = max(_AT_ONCE, int(_BYTES_AT_ONCE / (share + 1))) if answer.pickled else _AT_ONCE
+            for place in range(first, min(first + most, len(outcomes))):
+                outcome = outcomes[place]
+                outcome = unpickled(outcome) if answer.pickled and type(outcome) is bytes else opened(outcome)
                 if type(outcome) is Raised:
                     if (
                         slot.chunk.label.attempt <= self._retries and slot.chunk.error is None

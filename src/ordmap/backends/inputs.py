@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from types import FunctionType
 from typing import Any
 
 from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Pickled, are_atoms, one_line
 
-__all__ = ["TRAVELLING", "Travelling", "pickled", "portable", "ready", "unpacking", "unsendable"]
+__all__ = [
+    "TRAVELLING",
+    "InputPickler",
+    "Pickles",
+    "Travelling",
+    "pickled",
+    "portable",
+    "ready",
+    "unpacking",
+    "unpickling",
+    "unsendable",
+]
 
 
 #: Characters of a reason.
@@ -73,15 +87,91 @@ def portable(keys: Sequence[Any]) -> Sequence[Any]:
 
 def pickled(keys: Iterable[Any]) -> list[Pickled | Travelling]:
     """Return keys pickled one by one."""
-    import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
-
+    pickler = InputPickler()
     sent: list[Pickled | Travelling] = []
     for key in keys:
         try:
-            sent.append(Pickled(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL)))
+            sent.append(Pickled(pickler.dumps(key)))
         except BaseException as error:
             sent.append(unsendable(error))
     return sent
+
+
+class InputPickler:
+    """Pickles inputs, each by itself; buffers that ``is_large`` calls so join ``large`` in place of the pickle."""
+
+    def __init__(self, is_large: Callable[[memoryview], bool] | None = None) -> None:
+        self.large: list[memoryview] = []
+        self._collect = None if is_large is None else _collector(is_large, self.large)
+        self._file = io.BytesIO()
+        self._plain = _PlainPickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
+        self._is_of_use = _goes_by_name()
+
+    def dumps(self, key: Any) -> bytes:
+        """Return the pickle of an input: by ``pickle``, or by value what workers may not find."""
+        before = len(self.large)
+        if self._is_of_use:
+            self._file.seek(0)
+            self._file.truncate()
+            try:
+                self._plain.dump(key)
+                return self._file.getvalue()
+            except Exception as error:
+                if came_by_a_signal(error):
+                    raise
+                self._is_of_use = False  # so it is for others of this kind
+                del self.large[before:]
+            finally:
+                self._plain.clear_memo()
+        import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
+
+        return bytes(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect))
+
+
+class _PlainPickler(pickle.Pickler):
+    """Refuses what a worker may not find. It is as quick as any where there are but containers, numbers and texts."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Be asked for whatever is none of these."""
+        if (value if isinstance(value, _NAMED) else type(value)).__module__ == "__main__":
+            raise pickle.PicklingError("it goes by value")
+        return NotImplemented
+
+
+#: What is pickled by its name.
+_NAMED = (type, FunctionType)
+
+
+def _goes_by_name() -> bool:
+    """Whether all but ``__main__`` does: nobody has said otherwise of any module."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    registry = getattr(cloudpickle, "list_registry_pickle_by_value", set)
+    return not registry()
+
+
+def _collector(
+    is_large: Callable[[memoryview], bool], large: list[memoryview]
+) -> Callable[[pickle.PickleBuffer], bool]:
+    def collect(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if not is_large(view):
+            return True
+        large.append(view)
+        return False
+
+    return collect
+
+
+class Pickles(list[bytes]):
+    """Inputs on their way that are pickled, each by itself."""
+
+
+def unpickling(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function of an input's pickle."""
+    return lambda data: compute(pickle.loads(data))
 
 
 def unpacking(compute: Callable[[Any], Any], source: Any = None) -> Callable[[Any], Any]:

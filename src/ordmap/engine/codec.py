@@ -14,7 +14,7 @@ from typing import Any
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.memory import address_of
 from ordmap.engine.reducers import SMALL, OutOfBand, array_key, reducers
-from ordmap.outcome import PackedError, Pickled, Raised, pack, pack_unpicklable
+from ordmap.outcome import PackedError, Raised, pack, pack_unpicklable
 
 __all__ = ["encode"]
 
@@ -34,7 +34,7 @@ Placed = tuple[bytes | tuple[int, int, int], list[tuple[int, int, int]]]
 def encode(box: list[Any], arena: Arena, lent: list[Block]) -> tuple[Any, int]:
     """Return the result in the box, emptying it, ready to travel, and its size. Blocks that it uses join ``lent``.
 
-    Nothing is raised: what can't be pickled is its item's failure.
+    What needs no block is its pickle. Nothing is raised: what can't be pickled is its item's failure.
     """
     if type(box[0]) is Raised:
         packed, size = pack(box)
@@ -46,11 +46,11 @@ def encode(box: list[Any], arena: Arena, lent: list[Block]) -> tuple[Any, int]:
     except BaseException as error:  # a user's __reduce__ may raise anything
         failure: PackedError = pack_unpicklable(box.pop(), error)
         return failure, 0
+    if not buffers and len(data) <= 2 * SMALL:
+        box.clear()
+        return data, len(data)
     views = [buffer.raw() for buffer in buffers]
     size = len(data) + sum(view.nbytes for view in views)
-    if size <= 2 * SMALL and not views:
-        box.clear()
-        return Pickled(data), size
     before = len(lent)
     placed = _place(data, views, arena, lent)
     if placed is None:  # no block to be had: by way of a message, copied
@@ -59,7 +59,7 @@ def encode(box: list[Any], arena: Arena, lent: list[Block]) -> tuple[Any, int]:
         except BaseException as error:
             return pack_unpicklable(box.pop(), error), 0
         box.clear()
-        return Pickled(data), size
+        return data, size
     sent, own = placed
     # Nobody here may be able to write to what the caller gets. (An item's frame is gone; its dataset may hold it.)
     for block in own:
@@ -169,23 +169,51 @@ def _pickled(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
 
 
 def _dumped(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    callback = None if buffers is None else _collector(buffers)
-    if type(result) in (bytes, bytearray) and buffers is not None and len(result) > SMALL:
-        result = OutOfBand(result)
-    file = io.BytesIO()
-    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=callback)
+    global _spare
+    if buffers is None:
+        kit = _kit(out_of_band=False)
+    else:
+        kit, _spare = _spare or _kit(), None  # an object of somebody's may have others pickled meanwhile
+        if type(result) in (bytes, bytearray) and len(result) > SMALL:
+            result = OutOfBand(result)
+    file, pickler, found = kit
+    file.seek(0)
+    file.truncate()
     pickler.dispatch_table = reducers()
     try:
         pickler.dump(result)
-        return file.getvalue()
+        pickler.clear_memo()  # it would keep the result
     except Exception:
-        if buffers is not None:
-            buffers.clear()
         if find_classes is not None and find_classes():
             return _dumped(result, buffers)
         import cloudpickle  # heavy, and seldom needed in a worker
 
+        callback = None if buffers is None else _collector(buffers)
         return bytes(cloudpickle.dumps(result, pickle.HIGHEST_PROTOCOL, buffer_callback=callback))
+    data = file.getvalue()
+    if buffers is not None:
+        if found:
+            buffers += found
+            found.clear()
+        if len(data) <= 2 * SMALL:  # else it has taken much memory
+            _spare = kit
+    return data
+
+
+def _kit(*, out_of_band: bool = True) -> _Kit:
+    """Return a new pickler."""
+    file = io.BytesIO()
+    found: list[pickle.PickleBuffer] = []
+    callback = _collector(found) if out_of_band else None
+    return file, pickle.Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=callback), found
+
+
+#: A pickler to be used again, since to make one takes longer than to pickle what is small: where it writes, itself, and
+#: the large buffers that it has found.
+_Kit = tuple[io.BytesIO, pickle.Pickler, list[pickle.PickleBuffer]]
+
+#: The one that was used last.
+_spare: _Kit | None = None
 
 
 def _collector(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:

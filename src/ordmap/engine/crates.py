@@ -24,12 +24,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from ordmap.backends.inputs import Travelling, pickled, ready, unsendable
+from ordmap.backends.inputs import InputPickler, Travelling, pickled, ready, unsendable
 from ordmap.backends.pool import POOL_CLOSED
 from ordmap.engine.blocks import rounded
 from ordmap.engine.memory import Memory
 from ordmap.errors import OrdmapError
-from ordmap.outcome import Pickled, are_atoms
+from ordmap.outcome import Pickled
 
 __all__ = ["Boxed", "Crate", "Crates", "Opened", "crate_of"]
 
@@ -176,19 +176,21 @@ class Crates:
         """Return keys that can travel, as `portable` does; those that have large buffers lie in one crate."""
         if ready(keys):
             return keys
-        parts: list[tuple[bytes, list[memoryview]]] = []
-        size = buffers = 0
+        pickler = InputPickler(_is_large)
+        pickles: list[bytes] = []
+        ends: list[int] = []  # for each input, the number of buffers up to its last
         for key in keys:
             try:
-                data, views = _dumped(key)
+                pickles.append(pickler.dumps(key))
             except BaseException as error:
                 unsendable(error)  # raises what is none of the input's faults
                 return pickled(keys)
-            parts.append((data, views))
-            buffers += len(views)
-            size += sum(_aligned(part.nbytes) for part in views) + _aligned(len(data))
+            ends.append(len(pickler.large))
+        buffers = len(pickler.large)
         if not buffers:
-            return [Pickled(data) for data, _ in parts]
+            return [Pickled(data) for data in pickles]
+        parts = [(data, pickler.large[first:end]) for data, first, end in zip(pickles, [0, *ends], ends, strict=False)]
+        size = sum(_aligned(len(data)) for data in pickles) + sum(_aligned(view.nbytes) for view in pickler.large)
         crate = self._take(size) if buffers <= _MOST_BUFFERS and len(parts) <= _MOST_BUFFERS else None
         return pickled(keys) if crate is None else _filled(crate, parts)
 
@@ -286,30 +288,5 @@ def _aligned(place: int) -> int:
     return place + -place % _ALIGNMENT
 
 
-def _dumped(key: Any) -> tuple[bytes, list[memoryview]]:
-    """Return the pickle of an input, and its large buffers."""
-    views: list[memoryview] = []
-
-    def collect(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            view = buffer.raw()
-        except BufferError:  # not contiguous
-            return True
-        if view.nbytes < _LARGE:
-            return True
-        views.append(view)
-        return False
-
-    if all(_is_simple(one) for one in (key if type(key) is tuple else (key,))):
-        return pickle.dumps(key, pickle.HIGHEST_PROTOCOL, buffer_callback=collect), views
-    import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
-
-    return bytes(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL, buffer_callback=collect)), views
-
-
-def _is_simple(one: object) -> bool:
-    """Whether pickle finds whatever it is made of anywhere."""
-    kind = type(one)
-    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
-        return not one.dtype.hasobject  # type: ignore[attr-defined]
-    return are_atoms((one,))
+def _is_large(view: memoryview) -> bool:
+    return view.nbytes >= _LARGE

@@ -15,15 +15,15 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ordmap.backends.inputs import TRAVELLING
+from ordmap.backends.inputs import TRAVELLING, Pickles
 from ordmap.chunk import Chunk
 from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.crates import Crate, crate_of
-from ordmap.engine.message import MOST_ORDERS, Order, send_orders, together, unpacked_orders
+from ordmap.engine.message import LONG, MOST_ORDERS, SHORT, Order, send_orders, together, unpacked_orders
 from ordmap.interrupts import uninterrupted
 from ordmap.item import Label
-from ordmap.outcome import Raised
+from ordmap.outcome import Pickled, Raised
 
 if TYPE_CHECKING:
     from ordmap.engine.run import EngineRun
@@ -32,6 +32,9 @@ __all__ = ["Ledger", "Task"]
 
 #: Messages that all waiting tasks are packed into when the task channel is full.
 _MESSAGES = 32
+
+#: Bytes of all inputs in the task channel, below which they need no file: to make, send and read one costs 0.1 ms.
+_IN_CHANNEL = 64 * 1024
 
 #: What keeps a file for large inputs from being had: descriptors, memory, or a limit to the size of files.
 _NO_FILE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG})
@@ -64,6 +67,8 @@ class Task:
         keys, size = chunk.keys, len(chunk)
         if isinstance(keys, range):
             return cls(run, ticket, keys, size, chunk.label)
+        if type(keys[0]) is Pickled and all(type(key) is Pickled for key in keys):
+            keys = Pickles(key.data for key in keys)
         task = cls(run, ticket, pickle.dumps(keys, pickle.HIGHEST_PROTOCOL), size, chunk.label)
         if isinstance(keys[0], TRAVELLING):
             task.crate = crate_of(keys)
@@ -75,7 +80,9 @@ class Task:
         if isinstance(self.keys, range):
             self.keys = self.keys[:size]
         else:
-            self.keys = pickle.dumps(pickle.loads(self.keys)[:size], pickle.HIGHEST_PROTOCOL)
+            keys = pickle.loads(self.keys)
+            del keys[size:]
+            self.keys = pickle.dumps(keys, pickle.HIGHEST_PROTOCOL)
 
     def order(self) -> Order:
         """Return how a worker is told of it."""
@@ -130,11 +137,19 @@ class Ledger:
     def put(self, task: Task) -> None:
         """Give a task a new serial number, and send it."""
         self._number(task)
-        if not self._waiting and isinstance(task.keys, range) and send_orders(self._offers, [task.order()]):
+        if not self._waiting and self._needs_no_file(task) and send_orders(self._offers, [task.order()], LONG):
             return
         self._waiting.append(task)
         if not self.flush() and len(self._waiting) == 1:
             self.repack()
+
+    def _needs_no_file(self, task: Task) -> bool:
+        """Whether the inputs are so short that the channel has room for all like them."""
+        keys = task.keys
+        return isinstance(keys, range) or (task.crate is None and len(keys) <= self._short())
+
+    def _short(self) -> int:
+        return max(SHORT, min(LONG, _IN_CHANNEL // (len(self._tasks) or 1)))
 
     def _number(self, task: Task) -> None:
         serial = self._serial = self._serial + 1
@@ -160,13 +175,14 @@ class Ledger:
     def _send_waiting(self, most: int) -> bool:
         """Send waiting tasks, so many in a message. They wait until they are sent, whatever interrupts this."""
         waiting = self._waiting
+        short = self._short()
         while waiting:
             tasks: list[Task] = []
             sent = False
             try:
                 _move(waiting, tasks, together([task.crate for task in islice(waiting, most)]))
                 tasks = [task for task in tasks if task.serials[-1] in self._tasks]  # the others are answered
-                sent = not tasks or send_orders(self._offers, [task.order() for task in tasks])
+                sent = not tasks or send_orders(self._offers, [task.order() for task in tasks], short)
                 full = not sent
             except OSError as error:
                 if error.errno not in _NO_FILE:

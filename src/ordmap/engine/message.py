@@ -31,10 +31,12 @@ __all__ = [
     "FORGET",
     "JOB",
     "KEPT",
+    "LONG",
     "MOST_ORDERS",
     "NEWS",
     "NOTICE",
     "PLAIN",
+    "SHORT",
     "Order",
     "packed_orders",
     "send_orders",
@@ -43,11 +45,16 @@ __all__ = [
 ]
 
 _COUNT = Struct("<I")
+_ONE = _COUNT.pack(1)
 _RECORD = Struct("<BBHIQIxxxxQqqqQ")  # kind, patient, attempt, run, serial, count, size, start, stop, step, epoch
 _RANGE, _PICKLED, _BOXED = 1, 2, 3
 
-#: Bytes of inputs up to which they are in the message itself: a channel has room for many short ones.
-_SMALL = 1024
+#: Bytes of inputs up to which they are in the message itself, unless the sender says more: a channel has room for many
+#: short ones.
+SHORT = 1024
+
+#: … and the most that it may say.
+LONG = channel.LONG - 1024
 
 #: The highest attempt that a worker hears of.
 _MOST_ATTEMPTS = 0xFFFF
@@ -82,12 +89,12 @@ def together(crates: Sequence[object]) -> int:
     return max(1, next(boxed, len(crates)))
 
 
-def send_orders(end: socket.socket, orders: Sequence[Order]) -> bool:
-    """Send some orders in one message now; ``False``: there is no room."""
+def send_orders(end: socket.socket, orders: Sequence[Order], short: int = SHORT) -> bool:
+    """Send some orders in one message now; ``False``: there is no room. Inputs up to ``short`` bytes are in it."""
     head, bodies = packed_orders(orders)
     if orders[0].crate is not None:
         return channel.send(end, head + bodies, orders[0].crate)
-    if len(bodies) <= _SMALL:
+    if len(bodies) <= short:
         return channel.send(end, head + bodies)
     file = channel.written_file([bodies])
     try:
@@ -98,35 +105,34 @@ def send_orders(end: socket.socket, orders: Sequence[Order]) -> bool:
 
 def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
     """Return the records and the inputs of these orders; chunks of indices that go on from each other share one."""
-    run, serial, patient, row, label, _ = orders[0]
-    if len(orders) == 1 and isinstance(row, range):  # by far the most
-        tried = min(label.attempt, _MOST_ATTEMPTS)
-        head = (_RANGE, patient, tried, run, serial, 1, len(row), row.start, row.stop, row.step, label.epoch)
-        return _COUNT.pack(1) + _RECORD.pack(*head), b""
+    if len(orders) == 1:  # by far the most
+        record, inputs = _record(orders[0], 0)
+        return _ONE + record, inputs
     records: list[bytes] = []
     bodies: list[bytes] = []
     place = 0
     i = 0
     while i < len(orders):
-        order = orders[i]
-        keys, (epoch, tried, first) = order.keys, order.label
-        tried = min(tried, _MOST_ATTEMPTS)
-        if isinstance(keys, bytes):
-            index = -1 if first is None else first
-            kind = _PICKLED if order.crate is None else _BOXED
-            record = (kind, order.patient, tried, order.run, order.serial, 1, len(keys), place, index, 0, epoch)
-            bodies.append(keys)
-            place += len(keys)
-            i += 1
-        else:
-            count = _row(orders, i)
-            last = orders[i + count - 1].keys
-            stop = last.stop if isinstance(last, range) else keys.stop
-            what = (count, len(keys), keys.start, stop, keys.step)
-            record = (_RANGE, order.patient, tried, order.run, order.serial, *what, epoch)
-            i += count
-        records.append(_RECORD.pack(*record))
+        count = _row(orders, i)
+        record, inputs = _record(orders[i], place, orders[i + count - 1].keys, count)
+        records.append(record)
+        bodies.append(inputs)
+        place += len(inputs)
+        i += count
     return b"".join((_COUNT.pack(len(records)), *records)), b"".join(bodies)
+
+
+def _record(order: Order, place: int, last: range | bytes | None = None, count: int = 1) -> tuple[bytes, bytes]:
+    """Return the record of a row of so many chunks, up to the ``last``, and the inputs, which lie at some place."""
+    run, serial, patient, keys, (epoch, tried, first), crate = order
+    tried = min(tried, _MOST_ATTEMPTS)
+    if isinstance(keys, bytes):
+        index = -1 if first is None else first
+        kind = _PICKLED if crate is None else _BOXED
+        return _RECORD.pack(kind, patient, tried, run, serial, 1, len(keys), place, index, 0, epoch), keys
+    stop = last.stop if isinstance(last, range) else keys.stop
+    what = (count, len(keys), keys.start, stop, keys.step)
+    return _RECORD.pack(_RANGE, patient, tried, run, serial, *what, epoch), b""
 
 
 def _row(orders: Sequence[Order], first: int) -> int:

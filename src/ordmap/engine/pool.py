@@ -458,7 +458,8 @@ class Crew:
     def _take_answer(self, worker: Worker, news: tuple[int, int, float, int], data: bytes, file: int | None) -> None:
         kind, serial, elapsed, nbytes = news
         task = self._ledger.find(serial)
-        outcomes, plain = _outcomes(worker, kind, data, file)
+        outcomes, pickled = _outcomes(worker, data, file)
+        plain = kind == PLAIN
         if task is None:
             return  # of a run that is over, or the second answer around a death
         if task.dead is not None and len(outcomes) == task.size:
@@ -466,7 +467,7 @@ class Crew:
             plain = False
         self._unloaded = 0
         worker.proven = True
-        self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name, plain))
+        self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name, plain, pickled))
 
     def _answer_unsendable(self) -> None:
         while (unsendable := self._ledger.take_unsendable()) is not None:
@@ -630,17 +631,18 @@ def _copied(fault: OrdmapError) -> OrdmapError:
     return copied
 
 
-def _outcomes(worker: Worker, kind: int, data: bytes, file: int | None) -> tuple[list[Any], bool]:
-    """Return what a worker has answered, and whether it is plain."""
+def _outcomes(worker: Worker, data: bytes, file: int | None) -> tuple[list[Any], bool]:
+    """Return what a worker has answered, and whether there are pickles in it."""
     try:
         if file == -1:
             raise OSError(errno.EMFILE, "no more files can be opened, to receive this result")
         outcomes: list[Any] = pickle.loads(data if file is None else channel.read_file(file))
     except (MemoryError, OSError) as error:
         return [Raised(error)], False
-    if kind == PLAIN:
-        return outcomes, True
-    return [_lent(worker.shelf, one) if type(one) is tuple else one for one in outcomes], False
+    kinds = set(map(type, outcomes))
+    if tuple in kinds:
+        outcomes = [_lent(worker.shelf, one) if type(one) is tuple else one for one in outcomes]
+    return outcomes, bytes in kinds
 
 
 def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:

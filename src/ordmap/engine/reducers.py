@@ -33,15 +33,27 @@ class OutOfBand:
 def reducers() -> dict[type, Reducer]:
     """Return the reducers of this process: those here, and those that the user's libraries have registered.
 
-    A plain dict, since pickle looks into any other mapping by a call for each object.
+    A plain dict, since pickle looks into any other mapping by a call for each object; not to be changed.
     """
+    if len(sys.modules) != _looked_at or copyreg.dispatch_table != _theirs:
+        _look_again()
+    return _all
+
+
+def _look_again() -> None:
+    """Take in what libraries have come, and what they have registered."""
+    global _all, _looked_at, _theirs
+    _looked_at = len(sys.modules)
     for name, (needed, register) in _LIBRARIES.items():
         if name in sys.modules and name not in _registered:
             library: Any = sys.modules[name]
             if all(hasattr(library, attribute) for attribute in needed):
                 register(library)
                 _registered.add(name)
-    return _own | copyreg.dispatch_table
+            else:
+                _looked_at = 0  # it is being imported
+    _theirs = dict(copyreg.dispatch_table)
+    _all = _own | _theirs
 
 
 def _reduced_view(view: memoryview) -> tuple[Any, ...]:
@@ -57,6 +69,11 @@ def _view(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 
 
 _own: dict[type, Reducer] = {memoryview: _reduced_view}
+
+#: All reducers, and what they were made of: those of the user's libraries, when there were so many modules.
+_all: dict[type, Reducer] = {}
+_theirs: dict[type, Reducer] = {}
+_looked_at = 0
 
 #: The libraries whose reducers are among these.
 _registered: set[str] = set()

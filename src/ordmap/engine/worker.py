@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from ordmap.backends import Job
-from ordmap.backends.inputs import TRAVELLING, unpacking
+from ordmap.backends.inputs import TRAVELLING, Pickles, unpacking, unpickling
 from ordmap.backends.pool import Life, refuse_breakpoints
 from ordmap.engine import blocks, channel
 from ordmap.engine.blocks import Arena, Block
@@ -57,6 +57,7 @@ from ordmap.engine.message import (
 )
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
+from ordmap.engine.reducers import SMALL
 from ordmap.engine.wear import Wear
 from ordmap.generators import differ, seeding, watch_imports
 from ordmap.item import InHand, current
@@ -485,8 +486,11 @@ class _Worker:
         self._row[0] = 0
 
     def _encoded(self, box: list[Any], lent: list[Block]) -> tuple[Any, int]:
-        """Make the result in this box ready to be sent; see `encode`."""
+        """Make the result in this box ready to be sent, which a short text is; see `encode`."""
         self._clock.stop()
+        if type(box[0]) is str and len(box[0]) <= SMALL:
+            text = box.pop()
+            return text, len(text)
         return encode(box, self._arena, lent)
 
     def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
@@ -498,6 +502,8 @@ class _Worker:
         keys: Sequence[Any] = order.keys if isinstance(order.keys, range) else pickle.loads(order.keys)
         if order.crate is not None:
             compute = unpacking(compute, self._opened(order.crate))
+        elif type(keys) is Pickles:
+            compute = unpickling(compute)
         elif isinstance(keys[0], TRAVELLING):
             compute = unpacking(compute)
         if job.limit is not None:
