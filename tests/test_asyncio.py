@@ -759,3 +759,49 @@ def test_sources_behind_one_that_has_ended_are_not_pulled():
         return found, seen
 
     assert run(main) == ([0, 1], [0, 1])
+
+
+@pytest.mark.parametrize("taken", [1, 5])
+def test_any_asynchronous_source_is_closed(taken):
+    class Source:
+        def __init__(self):
+            self.numbers = iter(range(4))
+            self.closed = 0
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            for number in self.numbers:
+                return number
+            raise StopAsyncIteration
+
+        async def aclose(self):
+            self.closed += 1
+
+    class Plain:
+        closed = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return 1
+
+        def close(self):
+            self.closed += 1
+
+    async def main():
+        source, plain = Source(), Plain()
+        iterator = ordered_map(lambda one, other: one + other, source, plain, workers=2, prefetch=2)
+        found = []
+        async for one in iterator:
+            found.append(one)
+            if len(found) == taken:
+                break
+        iterator.close()
+        iterator.close()
+        await asyncio.sleep(0.05)
+        return found, source.closed, plain.closed
+
+    assert asyncio.run(main()) == ([1, 2, 3, 4][:taken], 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import datetime
+import errno
 import gc
 import os
 import pickle
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 import weakref
 from decimal import Decimal
 from fractions import Fraction
@@ -21,7 +23,7 @@ import pytest
 from ordmap import Processes, Spawn, ordered_imap, ordered_map
 from ordmap.backends.inputs import InputPickler, pickled
 from ordmap.engine import available
-from ordmap.outcome import Pickled
+from ordmap.outcome import Pickled, Raised
 from ordmap.testing import outcomes, wait_until
 from test_engine import Items
 
@@ -32,7 +34,8 @@ from ordmap.engine import channel, codec
 from ordmap.engine.blocks import Arena
 from ordmap.engine.board import Board
 from ordmap.engine.ledger import Ledger, Task
-from ordmap.engine.message import unpacked_orders
+from ordmap.engine.message import PLAIN, unpacked_orders
+from ordmap.engine.pool import _outcomes
 from ordmap.item import Label
 
 BOTH = pytest.mark.parametrize("make", [Processes, Spawn])
@@ -99,6 +102,33 @@ SMALL = [
 ]
 
 
+class Parent:
+    def name(self):
+        return "parent"
+
+    @classmethod
+    def kind(cls):
+        return cls.__name__
+
+    def __secret(self):
+        return "secret"
+
+    def secret(self):
+        return self.__secret
+
+
+class Child(Parent):
+    def name(self):
+        return "child"
+
+    def name_of_parent(self):
+        return super().name
+
+
+def free(child):
+    return type(child).__name__
+
+
 def same(value):
     return value
 
@@ -112,6 +142,15 @@ def test_whatever_they_are(make, chunksize):
         assert [(type(value), value) for value in found] == [(type(value), value) for value in values]
         given = ordered_imap(Items(len(values), values.__getitem__), backend=pool, chunksize=chunksize)
         assert [(type(value), value) for value in given] == [(type(value), value) for value in values]
+
+
+@BOTH
+def test_methods_stay_what_they_are(make):
+    child = Child()
+    methods = [child.name, child.name_of_parent(), child.secret(), types.MethodType(free, child), Child.kind, "x".upper]
+    given = iter([[method] for method in methods])
+    found = list(ordered_map(lambda one: one[0](), given, backend=make(1), chunksize=6))
+    assert found == ["child", "parent", "secret", "Child", "Child", "X"]
 
 
 @BOTH
@@ -221,35 +260,42 @@ def test_one_is_pickled_in_the_midst_of_another():
 # How inputs are pickled
 
 
-def test_what_is_registered_to_go_by_value_does(monkeypatch):
+def test_what_is_registered_to_go_by_value_does():
     import cloudpickle
 
     by_name = len(InputPickler().dumps(Record(1)))
     assert by_name < 100
-    monkeypatch.setattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", {__name__})
-    assert len(InputPickler().dumps(Record(1))) > 5 * by_name
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        assert len(InputPickler().dumps(Record(1))) > 5 * by_name
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def test_what_main_defines_goes_by_value_and_the_rest_by_name(tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
-        "import pickle, pickletools, sys\n"
+        "import pickletools\n"
+        "from typing import TypeVar\n"
         "from ordmap import Spawn, ordered_map\n"
         "from ordmap.backends.inputs import InputPickler\n"
         "class Own:\n    def __init__(self, n): self.n = n\n"
         "class Kind(type): pass\n"
         "class Odd(metaclass=Kind): pass\n"
         "def own(): return 5\n"
+        "T = TypeVar('T')\n"
         "def numbers(value):\n"
         "    return value['x'].n if isinstance(value, dict) else value() if callable(value) else value\n"
         "pickler = InputPickler()\n"
-        "for value in ([1, 'a'], {'x': Own(3)}, [1, 'a'], Own, own, Odd, Odd(), [own], {'a': 1}):\n"
+        "for value in ([1, 'a'], {'x': Own(3)}, [1, 'a'], Own, own, Odd, Odd(), [own], T, {'a': 1}):\n"
         "    data = pickler.dumps(value)\n"
         "    names = {argument for _, argument, _ in pickletools.genops(data)}\n"
         "    plain = not any(isinstance(name, str) and 'cloudpickle' in name for name in names)\n"
         "    assert plain == (value in ([1, 'a'], {'a': 1})), value\n"
         "mixed = [1, {'x': Own(3)}, own, 'a', {'x': Own(4)}]\n"
         "assert list(ordered_map(numbers, iter(mixed), backend=Spawn(2), chunksize=5)) == [1, 3, 5, 'a', 4]\n"
+        "[[name]] = ordered_map(lambda one: [one[0].__name__], [[T]], backend=Spawn(1))\n"
+        "assert name == 'T'\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -267,7 +313,6 @@ def test_buffers_of_an_input_that_fails_half_way_are_none_of_the_next():
     first = pickler.dumps([array])
     with pytest.raises(RuntimeError, match="half-way"):
         pickler.dumps([array, Half()])
-    del pickler.large[1:]
     third = pickler.dumps([array, "third"])
     assert (pickle.loads(first, buffers=pickler.large[:1])[0] == array).all()
     assert pickle.loads(third, buffers=pickler.large[1:])[1] == "third"
@@ -278,7 +323,7 @@ def test_buffers_of_an_input_that_fails_half_way_are_none_of_the_next():
 
 
 @pytest.mark.parametrize(
-    ("size", "window", "chunksize"), [(10, 5000, None), (300, 600, 1), (2000, 256, 4), (5000, 64, 1), (30_000, 40, 3)]
+    ("size", "window", "chunksize"), [(10, 5000, 1), (300, 600, 1), (2000, 256, 4), (5000, 64, 1), (30_000, 40, 3)]
 )
 @pytest.mark.parametrize("narrow", [False, True])
 def test_the_whole_window_of_inputs_is_computed_while_the_consumer_is_busy(
@@ -323,6 +368,31 @@ def test_a_few_inputs_of_some_kilobytes_need_no_file(monkeypatch):
             message, file = channel.receive(taking, wait=False)
             received += unpacked_orders(message, None if file is None else channel.read_file(file))
         assert [order.keys for order in received] == inputs
+
+
+def test_short_inputs_go_without_a_file_where_there_is_none(monkeypatch):
+    class Run:
+        number = 1
+
+    def no_file(parts):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(channel, "written_file", no_file)
+    offers, taking = channel.pair()
+    with offers, taking:
+        ledger = Ledger(Board(1), offers, taking)
+        tasks = [Task(Run(), n, b"x" * size, 1, Label()) for n, size in enumerate([30_000, 30_000, 30_000, 33_000])]
+        for task in tasks:
+            ledger.put(task)
+        assert ledger.take_unsendable()[0] is tasks[3]
+        assert ledger.take_unsendable() is None
+        sent = [unpacked_orders(channel.receive(taking, wait=False)[0]) for _ in range(3)]
+        assert [len(order.keys) for orders in sent for order in orders] == [30_000] * 3
+
+
+def test_numbers_that_there_is_no_file_to_receive_are_a_failure():
+    outcomes, plain, packed = _outcomes(None, PLAIN, b"", -1)
+    assert (type(outcomes[0]), len(outcomes), plain, packed) == (Raised, 1, False, False)
 
 
 def test_pickled_inputs_are_cut_like_others():

@@ -9,7 +9,7 @@ from ordmap.chunk import Chunk, Place
 from ordmap.errors import CheckpointError
 from ordmap.item import Label
 from ordmap.outcome import are_atoms
-from ordmap.pulling import Puller, close_generator, length_of, past
+from ordmap.pulling import Puller, close_source, length_of, past
 from ordmap.states import check_identity, place_of
 
 __all__ = ["Arguments"]
@@ -90,7 +90,8 @@ class Arguments:
         return {"lengths": lengths, "seed": self._seed}
 
     def close(self) -> None:
+        ended = self._puller is not None and self._puller.ended and len(self._pulled) == 1
         self._puller = Puller(())
         pulled, self._pulled = self._pulled, []
         for source in pulled:
-            close_generator(source)
+            close_source(source, ended=ended)

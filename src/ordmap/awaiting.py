@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ordmap.arguments import Arguments
 from ordmap.chunk import Chunk
 from ordmap.item import Label
+from ordmap.pulling import close_source
 from ordmap.window import Window
 
 __all__ = ["Incoming", "more"]
@@ -74,6 +75,7 @@ class Incoming(Arguments):
         self._come: deque[tuple[Any, ...]] = deque()
         self._error: Exception | None = None
         self._ended = False
+        self._is_over = False  # it had come to its end by itself
         self._closed = False
         self._pull: asyncio.Task[None] | None = None
 
@@ -150,6 +152,8 @@ class Incoming(Arguments):
     def close(self) -> None:
         """Pull no more. What is asynchronous is closed by its loop, as soon as that can."""
         self._come.clear()
+        if not self._closed:
+            self._is_over = self._ended
         self._ended = self._closed = True
         pull = self._pull
         if pull is not None:
@@ -161,9 +165,13 @@ class Incoming(Arguments):
             pull.cancel()
             pull.add_done_callback(self._close_sources)
             return
-        for source in self._begun:
-            if isinstance(source, AsyncGenerator):
+        begun, self._begun = self._begun, []
+        ended = self._is_over and len(begun) == 1
+        for source in begun:
+            if hasattr(source, "aclose"):
                 _held(pull.get_loop().create_task(_closed(source)))
+            else:
+                close_source(source, ended=ended)
 
 
 #: A loop holds its tasks but weakly.
@@ -177,7 +185,7 @@ def _held(task: asyncio.Task[None]) -> asyncio.Task[None]:
     return task
 
 
-async def _closed(source: AsyncGenerator[Any, Any]) -> None:
+async def _closed(source: Any) -> None:
     await source.aclose()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from itertools import chain, islice
@@ -10,20 +11,20 @@ from typing import Any
 from ordmap.errors import CheckpointError
 from ordmap.interrupts import came_by_a_signal
 
-__all__ = ["Puller", "close_generator", "length_of", "past"]
+__all__ = ["Puller", "close_source", "length_of", "past"]
 
 #: Once the pulls for a chunk have taken this long (seconds) the source is slow: what there is goes to the workers.
 _SLOW = 0.001
 
 #: Items that are pulled between two looks at the clock, once a source has been quick for many: a look costs as much as
 #: a quick pull. When it turns slow, so many pulls are waited for.
-_ROW = 16
+_ROW = 8
 
 
 class Puller:
     """Pulls from an iterable, no further than asked; what it raises comes after what it gave before.
 
-    ``owned``: a generator that stands behind it, and is closed with it.
+    ``owned``: an iterator that stands behind it, and is closed with it; see `close_source`.
     """
 
     def __init__(self, items: Iterable[Any], owned: object = None) -> None:
@@ -62,17 +63,17 @@ class Puller:
         """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""
         pulled: list[Any] = []
         source = self._items if self.held else self._source  # the latter takes a third of the time
-        row = min(_ROW, most // 4) or 1
-        slow = time.perf_counter() + _SLOW
+        row = min(_ROW, most // _ROW) or 1
+        clock = time.perf_counter
+        slow = clock() + _SLOW
+        wanted = 0
         try:
-            while len(pulled) < most:
-                missing = min(row, most - len(pulled))
-                before = len(pulled)
-                pulled.extend(islice(source, missing))  # what it raises leaves those before it
-                if len(pulled) < before + missing:
-                    self.ended = True
-                    break
-                if time.perf_counter() > slow:
+            while True:
+                row = min(row, most - wanted)
+                wanted += row
+                pulled.extend(islice(source, row))  # what it raises leaves those before it
+                self.ended = self.ended or len(pulled) < wanted
+                if self.ended or wanted == most or clock() > slow:
                     break
         except Exception as error:
             if came_by_a_signal(error):
@@ -93,7 +94,7 @@ class Puller:
         """Pull no more, and close what is owned."""
         self._error = None
         self._items = self._items.__class__(())
-        close_generator(self._owned)
+        close_source(self._owned, ended=self.ended)
 
 
 def length_of(items: object) -> int | None:
@@ -118,7 +119,13 @@ def past(items: Iterable[Any], start: int) -> Iterator[Any]:
     return iterator  # type: ignore[no-any-return]
 
 
-def close_generator(source: object) -> None:
-    """Close a generator that is gone through no further; anything else, such as a file, is its owner's to close."""
-    if isinstance(source, Generator):
-        source.close()
+def close_source(source: object, *, ended: bool) -> None:
+    """Close an iterator that is gone through no further, where that can be.
+
+    Its owner may want to use it again, which is no generator and has ``ended`` by itself; and may read on in a file.
+    """
+    close = getattr(source, "close", None)
+    if not callable(close) or not isinstance(source, Iterator) or isinstance(source, io.IOBase):
+        return
+    if isinstance(source, Generator) or not ended:
+        close()

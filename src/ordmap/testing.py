@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import itertools
 import json
 import multiprocessing
@@ -27,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -139,6 +140,23 @@ class _Epochs:
 
     def on_epoch_end(self) -> None:
         self.ended += 1
+
+
+class _Closable:
+    """An iterator over the first numbers that can be closed, and is no generator."""
+
+    def __init__(self, length: int) -> None:
+        self._numbers = iter(range(length))
+        self.closed = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        return next(self._numbers)
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 class _Stream:
@@ -713,6 +731,23 @@ class BackendContract:
             assert next(iterator) == 0
         assert closed == [True]
 
+    @pytest.mark.parametrize("taken", [1, 5])
+    def test_any_iterator_is_closed_that_has_not_ended_and_a_file_is_left_open(self, backend: Any, taken: int) -> None:
+        source = _Closable(4)
+        iterator = ordered_map(_double, source, backend=backend, prefetch=2)
+        assert outcomes(iterator, taken) == [0, 2, 4, 6][:taken]
+        iterator.close()
+        iterator.close()
+        assert source.closed == (taken == 1)
+        inner = ordered_map(_double, itertools.count(), workers=0)
+        with ordered_map(_double, inner, backend=backend, prefetch=2) as outer:
+            assert next(outer) == 0
+        assert next(inner, "closed") == "closed"
+        with io.StringIO("1\n2\n3\n4\n") as file:
+            with ordered_map(str.strip, file, backend=backend, prefetch=1) as lines:
+                assert next(lines) == "1"
+            assert file.readline() == "2\n"
+
     # streams, with a window as large as there are items, smaller, and larger
 
     def test_a_stream_gives_what_map_gives_up_to_where_its_source_ends(self, resolved: Any) -> None:
@@ -722,6 +757,13 @@ class BackendContract:
                 found = outcomes(ordered_map(work, stream, prefetch=prefetch, backend=resolved))
                 assert [*map(repr, found)] == _mapped(work, range(4))
                 assert (stream.pulled, stream.ended_in) == (4, [threading.current_thread()])
+
+    def test_a_stream_has_fewer_items_than_there_are_workers_as_many_or_more(self, resolved: Any) -> None:
+        with resolved:
+            for work, more in itertools.product(_STREAMED, (-1, 0, 1)):
+                length = max(0, resolved.workers + more)
+                found = outcomes(ordered_map(work, _Stream(length), backend=resolved))
+                assert [*map(repr, found)] == _mapped(work, range(length))
 
     def test_a_stream_that_is_left_early_is_pulled_no_further_and_closed(self, resolved: Any) -> None:
         with resolved:

@@ -47,10 +47,13 @@ _MOMENT, _PART = 0.05, 0.25
 #: Seconds between two looks at the oldest item meanwhile.
 _GLANCE = 0.0005
 
+#: Chunks that one filling submits before it looks at what has come, which says how large they may be.
+_MANY = 64
+
 #: Results that are opened together, and given out together where chunks are smaller: each then costs the caller's loop
-#: little more than a list's. Of small pickles as many as have so many bytes are opened together.
+#: little more than a list's. Of small pickles more are opened, for so many seconds.
 _AT_ONCE = 16
-_BYTES_AT_ONCE = 64 * 1024
+_QUICK = 0.0002
 
 
 class Later:
@@ -98,6 +101,7 @@ class Window:
         self._at_once = 1  # items that a source of somebody's is asked for: more of them while it is quick
         self._moment = _MOMENT
         self._source_error: Exception | None = None
+        self._fault: OrdmapError | None = None  # of the run
         self._woken = False
         self.closed = False
         self._place: Place | None = None  # where it was closed
@@ -143,12 +147,12 @@ class Window:
         self._submit_handed_back()
         pace = self._pace
         submitted = 0
-        while not self._exhausted and not self._woken and not self._handed_back and self._source.ready:
+        while not (self._exhausted or self._woken or self._handed_back or self._fault) and self._source.ready:
             size = min(pace.chunk, self._room())
             # A chunk is cut short only where there would be too few of them to keep the workers busy, at the end of a
             # window that is filled from the start, and to fit into a budget, which moves with every answer.
-            filled = len(self._slots) >= pace.depth and (submitted < pace.depth or not pace.adaptive)
-            if size < 1 or (size < pace.chunk and filled and not pace.budgeted):
+            whole = len(self._slots) >= pace.depth and not (pace.budgeted or self._grows(submitted))
+            if size < 1 or (size < pace.chunk and whole):
                 break
             if self._source.may_wait:
                 if patient and self._slots and self._has_come_within(self._moment):
@@ -161,13 +165,23 @@ class Window:
             slow = self._source.may_wait and self._was_slow(time.perf_counter() - began, len(slot.chunk))
             self._submit(slot)
             submitted += 1
-            if submitted % pace.depth == 0:
-                self._collect(wait=False)  # in a wide window what has come by now says how large chunks may be
-            if slow:
-                # The source may even wait for an answer that has come meanwhile: that goes out before the next pull.
-                self._collect(wait=False)
-                if self._slots[0].answer is not None:
-                    break
+            if self._grows(submitted) and submitted % pace.depth == 0:
+                self._has_learned()
+            # A slow source may even wait for an answer that has come meanwhile: that goes out before the next pull.
+            if slow and self._has_learned() and self._slots[0].answer is not None:
+                break
+
+    def _grows(self, submitted: int) -> bool:
+        """Whether this is a wide window that is filled from the start, with so many chunks by now: they are to grow."""
+        return self._pace.adaptive and submitted >= max(_MANY, self._pace.depth)
+
+    def _has_learned(self) -> bool:
+        """Take in what has come, which says how large chunks may be; ``False``: the run can't go on."""
+        try:
+            self._collect(wait=False)
+        except OrdmapError as error:
+            self._fault = error  # it comes after what is there
+        return self._fault is None
 
     def _pulled(self, most: int) -> _Slot | None:
         """Return a slot in the order for the next items of the source; ``None``: it is at its end."""
@@ -204,11 +218,10 @@ class Window:
             return False
         give_up = time.perf_counter() + seconds
         while not self._woken:
-            self._collect(wait=False)
-            if self._slots[0].answer is not None or time.perf_counter() > give_up:
+            if not self._has_learned() or self._slots[0].answer is not None or time.perf_counter() > give_up:
                 break
             time.sleep(_GLANCE)
-        return self._woken or self._slots[0].answer is not None
+        return self._woken or self._fault is not None or self._slots[0].answer is not None
 
     @property
     def wants(self) -> bool:
@@ -232,6 +245,8 @@ class Window:
         while not self._woken:
             self._drop_given_out()
             self.fill(patient=wait)
+            if self._fault is not None and not (slots and slots[0].answer):
+                raise self._fault
             if not slots and not self._source.ready and not self._woken:
                 return LATER
             if not slots or self._woken:
@@ -390,26 +405,34 @@ class Window:
             results += outcomes
             outcomes[:] = [None] * len(outcomes)  # from here on they are the caller's alone
         else:
-            most = max(_AT_ONCE, int(_BYTES_AT_ONCE / (share + 1))) if answer.pickled else _AT_ONCE
-            for place in range(first, min(first + most, len(outcomes))):
-                outcome = outcomes[place]
-                outcome = unpickled(outcome) if answer.pickled and type(outcome) is bytes else opened(outcome)
-                if type(outcome) is Raised:
-                    if (
-                        slot.chunk.label.attempt <= self._retries and slot.chunk.error is None
-                    ):  # it came, and can't be opened
-                        self._try_again(slot, [place])
-                        break
-                    if not results:
-                        return self._hand_out_failure(slot, answer, outcome)
-                    outcomes[place] = outcome  # its turn comes after these
-                    break
-                outcomes[place] = None
-                results.append(outcome)
+            raised = self._add_opened(slot, answer, results)
+            if raised is not None:
+                return self._hand_out_failure(slot, answer, raised)
         added = len(results) - before
         slot.given += added
         self._finished -= added
         self._nbytes -= share * added
+        return None
+
+    def _add_opened(self, slot: _Slot, answer: Answer, results: list[Any]) -> Raised | None:
+        """Add some of a slot's results that have to be opened. A failure ends them; if it is the first, return it."""
+        outcomes = answer.outcomes
+        enough = time.perf_counter() + _QUICK
+        for place in range(slot.given, len(outcomes)):
+            outcome = outcomes[place]
+            outcome = unpickled(outcome) if answer.pickled and type(outcome) is bytes else opened(outcome)
+            if type(outcome) is Raised:
+                if slot.chunk.label.attempt <= self._retries and slot.chunk.error is None:
+                    self._try_again(slot, [place])  # it came, and can't be opened
+                elif not results:
+                    return outcome
+                else:
+                    outcomes[place] = outcome  # its turn comes after these
+                break
+            outcomes[place] = None
+            results.append(outcome)
+            if (place - slot.given) % _AT_ONCE == _AT_ONCE - 1 and (not answer.pickled or time.perf_counter() > enough):
+                break
         return None
 
     def _hand_out_failure(self, slot: _Slot, answer: Answer, raised: Raised) -> Raised:

@@ -7,8 +7,8 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from types import FunctionType
-from typing import Any
+from types import MethodType
+from typing import Any, TypeVar
 
 from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
@@ -98,52 +98,60 @@ def pickled(keys: Iterable[Any]) -> list[Pickled | Travelling]:
 
 
 class InputPickler:
-    """Pickles inputs, each by itself; buffers that ``is_large`` calls so join ``large`` in place of the pickle."""
+    """Pickles inputs, each by itself; those of their buffers that ``is_large`` are left out and added to ``large``."""
 
     def __init__(self, is_large: Callable[[memoryview], bool] | None = None) -> None:
         self.large: list[memoryview] = []
         self._collect = None if is_large is None else _collector(is_large, self.large)
         self._file = io.BytesIO()
         self._plain = _PlainPickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
-        self._is_of_use = _goes_by_name()
+        self._try_plain = _goes_by_name()
 
     def dumps(self, key: Any) -> bytes:
         """Return the pickle of an input: by ``pickle``, or by value what workers may not find."""
         before = len(self.large)
-        if self._is_of_use:
-            self._file.seek(0)
-            self._file.truncate()
-            try:
-                self._plain.dump(key)
-                return self._file.getvalue()
-            except Exception as error:
-                if came_by_a_signal(error):
-                    raise
-                self._is_of_use = False  # so it is for others of this kind
-                del self.large[before:]
-            finally:
-                self._plain.clear_memo()
-        import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
+        try:
+            if self._try_plain:
+                try:
+                    return self._dumped_plainly(key)
+                except Exception as error:
+                    if came_by_a_signal(error):
+                        raise
+                    self._try_plain = False  # the others of its chunk are most likely alike
+                    del self.large[before:]
+            import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
 
-        return bytes(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect))
+            return bytes(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect))
+        except BaseException:
+            del self.large[before:]
+            raise
+
+    def _dumped_plainly(self, key: Any) -> bytes:
+        self._file.seek(0)
+        self._file.truncate()
+        try:
+            self._plain.dump(key)
+            return self._file.getvalue()
+        finally:
+            self._plain.clear_memo()
 
 
 class _PlainPickler(pickle.Pickler):
     """Refuses what a worker may not find. It is as quick as any where there are but containers, numbers and texts."""
 
     def reducer_override(self, value: Any) -> Any:
-        """Be asked for whatever is none of these."""
-        if (value if isinstance(value, _NAMED) else type(value)).__module__ == "__main__":
+        """Be called for everything else."""
+        if isinstance(value, _BY_VALUE) or getattr(value, "__module__", None) == "__main__":
             raise pickle.PicklingError("it goes by value")
         return NotImplemented
 
 
-#: What is pickled by its name.
-_NAMED = (type, FunctionType)
+#: What pickle finds by a name, where another may stand: that of a method may be its child's.
+_BY_VALUE = (MethodType, TypeVar)
 
 
 def _goes_by_name() -> bool:
-    """Whether all but ``__main__`` does: nobody has said otherwise of any module."""
+    """Whether no module is registered with ``cloudpickle`` to be pickled by value."""
     cloudpickle = sys.modules.get("cloudpickle")
     registry = getattr(cloudpickle, "list_registry_pickle_by_value", set)
     return not registry()

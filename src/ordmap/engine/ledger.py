@@ -20,7 +20,7 @@ from ordmap.chunk import Chunk
 from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.crates import Crate, crate_of
-from ordmap.engine.message import LONG, MOST_ORDERS, SHORT, Order, send_orders, together, unpacked_orders
+from ordmap.engine.message import MOST_INSIDE, MOST_ORDERS, SHORT, Order, send_orders, together, unpacked_orders
 from ordmap.interrupts import uninterrupted
 from ordmap.item import Label
 from ordmap.outcome import Pickled, Raised
@@ -137,7 +137,7 @@ class Ledger:
     def put(self, task: Task) -> None:
         """Give a task a new serial number, and send it."""
         self._number(task)
-        if not self._waiting and self._needs_no_file(task) and send_orders(self._offers, [task.order()], LONG):
+        if not self._waiting and self._needs_no_file(task) and send_orders(self._offers, [task.order()], MOST_INSIDE):
             return
         self._waiting.append(task)
         if not self.flush() and len(self._waiting) == 1:
@@ -146,10 +146,10 @@ class Ledger:
     def _needs_no_file(self, task: Task) -> bool:
         """Whether the inputs are so short that the channel has room for all like them."""
         keys = task.keys
-        return isinstance(keys, range) or (task.crate is None and len(keys) <= self._short())
+        return isinstance(keys, range) or (task.crate is None and len(keys) <= self._inside())
 
-    def _short(self) -> int:
-        return max(SHORT, min(LONG, _IN_CHANNEL // (len(self._tasks) or 1)))
+    def _inside(self) -> int:
+        return max(SHORT, min(MOST_INSIDE, _IN_CHANNEL // (len(self._tasks) or 1)))
 
     def _number(self, task: Task) -> None:
         serial = self._serial = self._serial + 1
@@ -175,14 +175,14 @@ class Ledger:
     def _send_waiting(self, most: int) -> bool:
         """Send waiting tasks, so many in a message. They wait until they are sent, whatever interrupts this."""
         waiting = self._waiting
-        short = self._short()
+        inside = self._inside()
         while waiting:
             tasks: list[Task] = []
             sent = False
             try:
                 _move(waiting, tasks, together([task.crate for task in islice(waiting, most)]))
                 tasks = [task for task in tasks if task.serials[-1] in self._tasks]  # the others are answered
-                sent = not tasks or send_orders(self._offers, [task.order() for task in tasks], short)
+                sent = not tasks or send_orders(self._offers, [task.order() for task in tasks], inside)
                 full = not sent
             except OSError as error:
                 if error.errno not in _NO_FILE:

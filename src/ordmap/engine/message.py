@@ -31,7 +31,7 @@ __all__ = [
     "FORGET",
     "JOB",
     "KEPT",
-    "LONG",
+    "MOST_INSIDE",
     "MOST_ORDERS",
     "NEWS",
     "NOTICE",
@@ -49,12 +49,12 @@ _ONE = _COUNT.pack(1)
 _RECORD = Struct("<BBHIQIxxxxQqqqQ")  # kind, patient, attempt, run, serial, count, size, start, stop, step, epoch
 _RANGE, _PICKLED, _BOXED = 1, 2, 3
 
-#: Bytes of inputs up to which they are in the message itself, unless the sender says more: a channel has room for many
+#: Bytes of inputs up to which they are in the message itself, unless its sender says more: a channel has room for many
 #: short ones.
 SHORT = 1024
 
-#: … and the most that it may say.
-LONG = channel.LONG - 1024
+#: … and the most that it may say, which leaves room for the record.
+MOST_INSIDE = channel.LONG - 1024
 
 #: The highest attempt that a worker hears of.
 _MOST_ATTEMPTS = 0xFFFF
@@ -89,14 +89,19 @@ def together(crates: Sequence[object]) -> int:
     return max(1, next(boxed, len(crates)))
 
 
-def send_orders(end: socket.socket, orders: Sequence[Order], short: int = SHORT) -> bool:
-    """Send some orders in one message now; ``False``: there is no room. Inputs up to ``short`` bytes are in it."""
+def send_orders(end: socket.socket, orders: Sequence[Order], inside: int = SHORT) -> bool:
+    """Send some orders in one message now; ``False``: there is no room. Inputs up to ``inside`` bytes are in it."""
     head, bodies = packed_orders(orders)
     if orders[0].crate is not None:
         return channel.send(end, head + bodies, orders[0].crate)
-    if len(bodies) <= short:
+    if len(bodies) <= inside:
         return channel.send(end, head + bodies)
-    file = channel.written_file([bodies])
+    try:
+        file = channel.written_file([bodies])
+    except OSError:
+        if len(head) + len(bodies) > channel.LONG:
+            raise
+        return channel.send(end, head + bodies)
     try:
         return channel.send(end, head, file)
     finally:
@@ -123,7 +128,7 @@ def packed_orders(orders: Sequence[Order]) -> tuple[bytes, bytes]:
 
 
 def _record(order: Order, place: int, last: range | bytes | None = None, count: int = 1) -> tuple[bytes, bytes]:
-    """Return the record of a row of so many chunks, up to the ``last``, and the inputs, which lie at some place."""
+    """Return the record of ``count`` chunks that go on from each other, and their inputs, which begin at a place."""
     run, serial, patient, keys, (epoch, tried, first), crate = order
     tried = min(tried, _MOST_ATTEMPTS)
     if isinstance(keys, bytes):

@@ -458,8 +458,7 @@ class Crew:
     def _take_answer(self, worker: Worker, news: tuple[int, int, float, int], data: bytes, file: int | None) -> None:
         kind, serial, elapsed, nbytes = news
         task = self._ledger.find(serial)
-        outcomes, pickled = _outcomes(worker, data, file)
-        plain = kind == PLAIN
+        outcomes, plain, pickled = _outcomes(worker, kind, data, file)
         if task is None:
             return  # of a run that is over, or the second answer around a death
         if task.dead is not None and len(outcomes) == task.size:
@@ -631,18 +630,18 @@ def _copied(fault: OrdmapError) -> OrdmapError:
     return copied
 
 
-def _outcomes(worker: Worker, data: bytes, file: int | None) -> tuple[list[Any], bool]:
-    """Return what a worker has answered, and whether there are pickles in it."""
+def _outcomes(worker: Worker, kind: int, data: bytes, file: int | None) -> tuple[list[Any], bool, bool]:
+    """Return what a worker has answered, whether it is plain, and whether there are pickles in it."""
     try:
         if file == -1:
             raise OSError(errno.EMFILE, "no more files can be opened, to receive this result")
         outcomes: list[Any] = pickle.loads(data if file is None else channel.read_file(file))
     except (MemoryError, OSError) as error:
-        return [Raised(error)], False
+        return [Raised(error)], False, False
     kinds = set(map(type, outcomes))
     if tuple in kinds:
         outcomes = [_lent(worker.shelf, one) if type(one) is tuple else one for one in outcomes]
-    return outcomes, bytes in kinds
+    return outcomes, kind == PLAIN, bytes in kinds
 
 
 def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:

@@ -33,7 +33,7 @@ class OutOfBand:
 def reducers() -> dict[type, Reducer]:
     """Return the reducers of this process: those here, and those that the user's libraries have registered.
 
-    A plain dict, since pickle looks into any other mapping by a call for each object; not to be changed.
+    A plain dict, since pickle looks into any other mapping by a call for each object; the caller must not change it.
     """
     if len(sys.modules) != _looked_at or copyreg.dispatch_table != _theirs:
         _look_again()
@@ -51,7 +51,7 @@ def _look_again() -> None:
                 register(library)
                 _registered.add(name)
             else:
-                _looked_at = 0  # it is being imported
+                _looked_at = 0  # it is being imported: look again next time
     _theirs = dict(copyreg.dispatch_table)
     _all = _own | _theirs
 

@@ -487,10 +487,10 @@ class _Worker:
 
     def _encoded(self, box: list[Any], lent: list[Block]) -> tuple[Any, int]:
         """Make the result in this box ready to be sent, which a short text is; see `encode`."""
-        self._clock.stop()
         if type(box[0]) is str and len(box[0]) <= SMALL:
             text = box.pop()
             return text, len(text)
+        self._clock.stop()
         return encode(box, self._arena, lent)
 
     def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
