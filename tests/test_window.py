@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import pickle
 import threading
-import time
 from typing import ClassVar
 
 import pytest
@@ -449,16 +448,20 @@ def test_a_puller_does_not_ask_a_source_again_that_has_ended():
     assert puller.ended
 
 
-def test_a_puller_leaves_a_source_that_turns_slow_after_a_row():
+def test_a_puller_leaves_a_source_that_turns_slow_after_a_row(monkeypatch):
+    now = 0.0
+
     def source():
+        nonlocal now
         for n in itertools.count():
-            if n >= 256:
-                time.sleep(0.002)
+            now += 0.002 if n >= 256 else 1e-7
             yield n
 
+    monkeypatch.setattr("ordmap.pulling.time.perf_counter", lambda: now)
     puller = Puller(source())
     assert len(puller.pull(256)) == 256
     assert len(puller.pull(256)) == 8
+    assert len(puller.pull(1)) == 1
     puller.put_back([1, 2, 3])
     assert puller.pull(3) == [1, 2, 3]
 

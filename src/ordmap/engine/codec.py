@@ -168,6 +168,14 @@ def _pickled(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
     return data
 
 
+#: A pickler to be used again, since to make one takes longer than to pickle what is small: where it writes, itself, and
+#: the large buffers that it has found.
+_Kit = tuple[io.BytesIO, pickle.Pickler, list[pickle.PickleBuffer]]
+
+#: The one that was used last.
+_spare: _Kit | None = None
+
+
 def _dumped(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
     global _spare
     if buffers is None:
@@ -206,14 +214,6 @@ def _kit(*, out_of_band: bool = True) -> _Kit:
     found: list[pickle.PickleBuffer] = []
     callback = _collector(found) if out_of_band else None
     return file, pickle.Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=callback), found
-
-
-#: A pickler to be used again, since to make one takes longer than to pickle what is small: where it writes, itself, and
-#: the large buffers that it has found.
-_Kit = tuple[io.BytesIO, pickle.Pickler, list[pickle.PickleBuffer]]
-
-#: The one that was used last.
-_spare: _Kit | None = None
 
 
 def _collector(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
