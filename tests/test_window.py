@@ -501,3 +501,89 @@ def test_small_pickles_are_opened_together_as_long_as_that_is_quick(took, monkey
     given = window.take()
     assert len(given) == (400 if not took else 64)
     assert given[::-1] == [[n] for n in range(len(given))]
+
+
+class Clock:
+    """A clock that stands still unless it is told otherwise, or somebody sleeps."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("ordmap.window.time", self)
+
+    def perf_counter(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("takes", "singly"), [(0.0, 100), (0.001, 100), (0.02, 12), (0.04, 6), (10.0, 0)])
+def test_what_a_source_gives_at_once_after_a_silence_goes_out_before_it_is_silent_again(takes, singly, monkeypatch):
+    clock = Clock(monkeypatch)
+    given, given_at_pull, due = [], [], {}
+
+    def source():
+        for n in range(102):
+            clock.now += 1.0 if n in {0, 1} else 1e-6
+            given_at_pull.append(len(given))
+            yield n
+
+    run, window = make(prefetch=64, chunksize=None, source=Arguments([source()], strict=False))
+
+    def collect(*, wait):
+        for ticket in list(run.submitted):
+            when = due.setdefault(ticket, clock.now + takes)
+            if wait:
+                clock.now = max(clock.now, when)
+            if clock.now >= when:
+                run.answer(ticket, elapsed=takes * len(run.submitted[ticket]), nbytes=10)
+        answers, run.answers = run.answers, []
+        return answers
+
+    run.collect = collect
+    while (one := window.one()) is not None:
+        given.append(one)
+    assert given == [f"r{n}" for n in range(102)]
+    behind = [n - seen for n, seen in enumerate(given_at_pull)]
+    alone = next((n for n, one in enumerate(behind[2:]) if one > 1), 100)
+    assert singly - 1 <= alone <= singly + 1
+    assert max(behind) <= 63
+
+
+def test_a_source_that_is_always_quick_is_trusted_soon(monkeypatch):
+    clock = Clock(monkeypatch)
+    pulls = []
+
+    def source():
+        for n in itertools.count():
+            pulls.append(clock.now)
+            yield n
+
+    run, window = make(prefetch=1024, chunksize=None, source=Arguments([source()], strict=False))
+
+    def collect(*, wait):
+        clock.now += 0.0001
+        for ticket in list(run.submitted):
+            run.answer(ticket, elapsed=1e-7 * len(run.submitted[ticket]), nbytes=10)
+        answers, run.answers = run.answers, []
+        return answers
+
+    run.collect = collect
+    for _ in range(5000):
+        window.one()
+    assert 10 < sum(when < 0.0015 for when in pulls) < 40
+    assert len(run.log) < 150
+
+
+def test_who_may_not_wait_trusts_a_source_at_once(monkeypatch):
+    Clock(monkeypatch)
+    run, window = make(prefetch=1000, chunksize=None, source=Arguments([iter(range(5000))], strict=False))
+    found = []
+    while len(found) < 5000:
+        for ticket in list(run.submitted):
+            run.answer(ticket, elapsed=1e-7 * len(run.submitted[ticket]), nbytes=10)
+        if type(given := window.take(wait=False)) is list:
+            found += given[::-1]
+            given.clear()
+    assert found == [f"r{n}" for n in range(5000)]
+    assert len(run.log) < 1100  # the first window went out before anything came

@@ -39,13 +39,14 @@ __all__ = ["LATER", "Later", "Window"]
 #: Seconds after which a pull was a slow one, for each item.
 _SLOW_PULL = 0.00005
 
-#: Seconds that the oldest item may take before a source of somebody's is pulled for the second time; later it is that
-#: part of what the last pull took, if it was slow, and no more. What has come by then goes out first: the source may
-#: give but one item a second, or wait for what an item does.
-_MOMENT, _PART = 0.05, 0.25
+#: Seconds that the oldest item may take before a source of somebody's is pulled for the second time, and what all that
+#: follow may take together; later that part of the time for which the source was last waited for. What has come by then
+#: goes out first: the source may give but one item a second, or a few at once and then none for long, or wait for what
+#: an item does.
+_MOMENT, _MOMENTS, _PART = 0.05, 0.002, 0.25
 
-#: Seconds between two looks at the oldest item meanwhile.
-_GLANCE = 0.0005
+#: Seconds between two looks at the oldest item meanwhile: at first, and at most.
+_GLANCE, _LONG_GLANCE = 0.00005, 0.0005
 
 #: Chunks that one filling submits before it looks at what has come, which says how large they may be.
 _MANY = 64
@@ -99,7 +100,8 @@ class Window:
         self._position = 0
         self._exhausted = False
         self._at_once = 1  # items that a source of somebody's is asked for: more of them while it is quick
-        self._moment = _MOMENT
+        self._patience = _MOMENT  # seconds that are left to wait for the oldest item before pulls
+        self._has_waited = False
         self._source_error: Exception | None = None
         self._fault: OrdmapError | None = None  # of the run
         self._woken = False
@@ -144,6 +146,8 @@ class Window:
         """Submit as many items as there is room for; never waits for an answer, or ``patient`` but for a moment."""
         if not self._given:
             self._settle()
+        if not patient:
+            self._patience = 0.0
         self._submit_handed_back()
         pace = self._pace
         submitted = 0
@@ -155,7 +159,7 @@ class Window:
             if size < 1 or (size < pace.chunk and whole):
                 break
             if self._source.may_wait:
-                if patient and self._slots and self._has_come_within(self._moment):
+                if patient and self._slots and self._comes_soon():
                     break
                 size = min(size, self._at_once) if pace.adaptive else size
             began = time.perf_counter()
@@ -208,19 +212,28 @@ class Window:
     def _was_slow(self, took: float, items: int) -> bool:
         """Learn from a pull of so many items, and tell whether it was slow."""
         slow = took > _SLOW_PULL * items
-        self._at_once = 1 if slow else 2 * self._at_once
-        self._moment = min(_PART * took, _MOMENT) if slow else 0.0
+        if slow:
+            self._at_once = 1
+            self._patience = max(self._patience, _PART * took)
+        elif not self._patience:
+            self._at_once *= 2
         return slow
 
-    def _has_come_within(self, seconds: float) -> bool:
-        """Whether the oldest item comes, if it gets so much time."""
-        if not seconds:
+    def _comes_soon(self) -> bool:
+        """Whether the oldest item comes, or nothing does any more, in the time that there is for it."""
+        if not self._patience:
             return False
-        give_up = time.perf_counter() + seconds
-        while not self._woken:
-            if not self._has_learned() or self._slots[0].answer is not None or time.perf_counter() > give_up:
+        began = time.perf_counter()
+        give_up = began + min(self._patience, _MOMENT)
+        glance = _GLANCE
+        while self._has_learned() and self._slots[0].answer is None and not self._woken:
+            if time.perf_counter() > give_up:
                 break
-            time.sleep(_GLANCE)
+            time.sleep(glance)
+            glance = min(2 * glance, _LONG_GLANCE)
+        left = max(0.0, self._patience - (time.perf_counter() - began))
+        self._patience = left if self._has_waited else min(left, _MOMENTS)
+        self._has_waited = True
         return self._woken or self._fault is not None or self._slots[0].answer is not None
 
     @property
