@@ -32,8 +32,8 @@ def test_the_frames_of_a_video_come_out_in_order(tmp_path):
     av = pytest.importorskip("av")
     path = tmp_path / "edges.mp4"
     assert re.fullmatch(r"30 frames, checksum [0-9a-f]{8}\n", alike("video.py", path, "--frames", 30))
-    with av.open(path) as video:
-        images = [frame.to_ndarray(format="gray") for frame in video.decode(video=0)]
+    with av.open(path) as video:  # as they are: a conversion would leave FFmpeg's threads, which no fork survives
+        images = [np.frombuffer(frame.planes[0], np.uint8).reshape(frame.height, -1) for frame in video.decode(video=0)]
     assert len(images) == 30
     # What is bright is the outline of the square, which moves to the right, and is dark inside.
     places = [np.flatnonzero((image > 100).sum(axis=0) > 20) for image in images]
@@ -41,6 +41,27 @@ def test_the_frames_of_a_video_come_out_in_order(tmp_path):
     lefts = [columns[0] for columns in places]
     assert lefts == sorted(lefts)
     assert lefts[-1] - lefts[0] > 100
+
+
+def test_a_thread_may_have_workers_where_the_main_one_has_converted_frames(tmp_path):
+    pytest.importorskip("numpy")
+    pytest.importorskip("av")
+    path, script = tmp_path / "edges.mp4", tmp_path / "script.py"
+    run("video.py", path, "--frames", 10, workers=0)
+    script.write_text(
+        "import sys, threading, av\n"
+        "from ordmap import ordered_map\n"
+        "with av.open(sys.argv[1]) as video:\n"
+        "    for frame in video.decode(video=0): frame.to_ndarray(format='rgb24')\n"
+        "def loop(): print(list(ordered_map(abs, range(5), workers=2)))\n"
+        "loop()\n"
+        "thread = threading.Thread(target=loop)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    done = subprocess.run([sys.executable, script, path], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "[0, 1, 2, 3, 4]\n" * 2)
+    assert "PyAV is in use and does not survive a fork in another thread than the main one" in done.stderr
 
 
 def test_a_video_of_the_user_s_is_taken(tmp_path):
