@@ -731,22 +731,23 @@ class BackendContract:
             assert next(iterator) == 0
         assert closed == [True]
 
-    @pytest.mark.parametrize("taken", [1, 5])
-    def test_any_iterator_is_closed_that_has_not_ended_and_a_file_is_left_open(self, backend: Any, taken: int) -> None:
-        source = _Closable(4)
-        iterator = ordered_map(_double, source, backend=backend, prefetch=2)
-        assert outcomes(iterator, taken) == [0, 2, 4, 6][:taken]
-        iterator.close()
-        iterator.close()
-        assert source.closed == (taken == 1)
-        inner = ordered_map(_double, itertools.count(), workers=0)
-        with ordered_map(_double, inner, backend=backend, prefetch=2) as outer:
-            assert next(outer) == 0
-        assert next(inner, "closed") == "closed"
-        with io.StringIO("1\n2\n3\n4\n") as file:
-            with ordered_map(str.strip, file, backend=backend, prefetch=1) as lines:
-                assert next(lines) == "1"
-            assert file.readline() == "2\n"
+    def test_any_iterator_is_closed_that_has_not_ended_and_a_file_is_left_open(self, resolved: Any) -> None:
+        with resolved:
+            for taken in (1, 5):
+                source = _Closable(4)
+                iterator = ordered_map(_double, source, backend=resolved, prefetch=2)
+                assert outcomes(iterator, taken) == [0, 2, 4, 6][:taken]
+                iterator.close()
+                iterator.close()
+                assert source.closed == (taken == 1)
+            inner = ordered_map(_double, itertools.count(), workers=0)
+            with ordered_map(_double, inner, backend=resolved, prefetch=2) as outer:
+                assert next(outer) == 0
+            assert next(inner, "closed") == "closed"
+            with io.StringIO("1\n2\n3\n4\n") as file:
+                with ordered_map(str.strip, file, backend=resolved, prefetch=1) as lines:
+                    assert next(lines) == "1"
+                assert file.readline() == "2\n"
 
     # streams, with a window as large as there are items, smaller, and larger
 
