@@ -638,10 +638,12 @@ def _outcomes(worker: Worker, kind: int, data: bytes, file: int | None) -> tuple
         outcomes: list[Any] = pickle.loads(data if file is None else channel.read_file(file))
     except (MemoryError, OSError) as error:
         return [Raised(error)], False, False
+    if kind == PLAIN:
+        return outcomes, True, False
     kinds = set(map(type, outcomes))
     if tuple in kinds:
         outcomes = [_lent(worker.shelf, one) if type(one) is tuple else one for one in outcomes]
-    return outcomes, kind == PLAIN, bytes in kinds
+    return outcomes, False, bytes in kinds
 
 
 def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:
