@@ -1,4 +1,4 @@
-"""Streams of 10⁶ numbers, and of 200,000 lines of text, from a generator; the peers at several chunk sizes. 2 workers.
+"""Streams of 10⁶ numbers, from a generator or a range, and of 200,000 lines of text; the peers at several chunk sizes.
 
 ``growth``: what the parent held at the most, over what it held before. It grows with the stream where that is pulled
 ahead without bound, or where results that have come aren't counted.
@@ -7,9 +7,10 @@ ahead without bound, or where results that have come aren't counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from operator import eq
+from typing import Any
 
 import peers
 from streams import Peak, resolve, timed
@@ -42,18 +43,25 @@ def check_lines(items: Iterator[object], length: int) -> None:
         raise WrongResultError("an item is wrong, missing or out of order")
 
 
-def measure(task: Task, window: int | None = None, *, lines: bool = False) -> dict[str, float]:
+def measure(
+    task: Task, window: int | None = None, source: Iterable[Any] | None = None, *, lines: bool = False
+) -> dict[str, float]:
     contender = resolve(task.contender)
     window = window if task.contender.split(":")[0] in peers.OURS else PEERS_WINDOW
-    source = (line(n) for n in range(task.count)) if lines else (n for n in range(task.count))
-    peak = Peak()
     fn, checked = (parse, check_lines) if lines else (triple, check)
+    if source is None:
+        source = (line(n) for n in range(task.count)) if lines else (n for n in range(task.count))
+    peak = Peak()
     elapsed = timed(contender, fn, source, task.count, WORKERS, window, checked)
     return {"rate": task.count / elapsed, "growth": peak.growth() / 1e6, "elapsed": elapsed}
 
 
 def measure_wide(task: Task) -> dict[str, float]:
     return measure(task, WIDE)
+
+
+def measure_range(task: Task) -> dict[str, float]:
+    return measure(task, WIDE, range(task.count))
 
 
 def measure_lines(task: Task) -> dict[str, float]:
@@ -97,6 +105,16 @@ WORKLOADS = [
         metrics=METRICS,
         targets=TARGETS,
         measure=measure_wide,
+        counted=False,
+        count=1_000_000,
+    ),
+    Workload(
+        name="stream_range",
+        title=f"a range of 1,000,000 numbers, a window of {WIDE:,}, {WORKERS} workers; the peers as before",
+        contenders=("processes", "spawn", *PEERS),
+        metrics=METRICS,
+        targets=TARGETS,
+        measure=measure_range,
         counted=False,
         count=1_000_000,
     ),

@@ -14,7 +14,7 @@ SOURCE = Path(ordmap.__file__).parent
 
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
-    {"dataset", "errors", "interrupts", "item", "placing", "policy", "resources", "shuffle", "sizes"},
+    {"dataset", "errors", "interrupts", "item", "placing", "policy", "relay", "resources", "shuffle", "sizes"},
     {"chunk", "pulling", "rng"},
     {"states"},
     {"generators"},
@@ -27,7 +27,7 @@ FLOORS = [
     {"backends.serial", "backends.threads", "backends.executor", "backends.asyncio"},
     {"backends.portable"},
     {"engine"},
-    {"engine.last_words", "engine.points", "engine.wear"},
+    {"engine.courtesy", "engine.last_words", "engine.points", "engine.wear"},
     {"engine.board", "engine.channel", "engine.clock", "engine.memory", "engine.message", "engine.reducers"},
     {"engine.blocks", "engine.crates", "engine.shelf", "engine.parcel"},
     {"engine.codec"},

@@ -383,6 +383,24 @@ def test_a_limit_of_the_system_costs_items_at_most(limit, pool):
     assert len(got) >= 10  # those that are small
 
 
+@pytest.mark.parametrize("pool", [Processes, Spawn])
+def test_an_answer_that_is_too_long_where_there_are_no_files_costs_its_items(pool):
+    def restrict():
+        sys.dont_write_bytecode = True
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+    def line(i):
+        return f"{i}, a line of some words" if i < 20_000 else ""
+
+    with pool(1, initializer=restrict) as workers:
+        results = list(ordered_imap(Items(30_000, line), backend=workers, chunksize=20_000, on_error="return"))
+    failed = [result.index for result in results if isinstance(result, ordmap.Failure)]
+    assert 10_000 < len(failed) <= 20_000  # the last few fit into a message again
+    assert {(results[i].error.errno, results[i].error.strerror) for i in failed} == {(27, "File too large")}
+    assert [results[i].index for i in failed] == failed
+    assert all(results[i] == line(i) for i in sorted({*range(30_000)}.difference(failed)))
+
+
 def test_a_copy_for_which_there_is_no_memory_costs_its_item_and_no_block(monkeypatch):
     arena = Arena(Board(1), 0, 3, 1 << 30)
     monkeypatch.setattr(blocks, "current", arena)

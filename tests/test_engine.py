@@ -1149,3 +1149,34 @@ def test_a_long_run_holds_no_more_at_its_end_than_at_its_beginning(length, kind)
     assert (shared, list(results)) == (0, [])
     assert max(files, mappings) <= 2 * 256, (before, after)  # a block costs both sides one; how many idle varies
     assert nbytes < 16_000_000, (before, after)
+
+
+def test_a_worker_with_many_tiny_items_takes_no_core_from_the_caller():
+    filtered = "\nSeccomp:\t2" in Path("/proc/self/status").read_text(encoding="utf-8")
+    courteous = os.SCHED_OTHER if filtered else os.SCHED_BATCH
+
+    def policies(_):
+        return os.sched_getscheduler(0)
+
+    def slow(_):
+        time.sleep(0.003)
+        return os.sched_getscheduler(0)
+
+    with Processes(1) as pool:
+        tiny = list(ordered_map(policies, range(5000), backend=pool))
+        assert tiny[0] == os.SCHED_OTHER
+        assert courteous in tiny[1000:]
+        assert set(ordered_map(slow, range(50), backend=pool)) == {os.SCHED_OTHER}
+        assert set(ordered_map(policies, range(500), backend=pool, chunksize=100)) == {os.SCHED_OTHER}
+
+        def nested(i):
+            if i < 4000:
+                return None
+            return set(ordered_imap(Items(3, slow), 1, backend=way)) if i == 4000 else os.sched_getscheduler(0)
+
+        for way in ("processes", "spawn"):
+            found = list(ordered_map(nested, range(9000), backend=pool))
+            assert found[4000] == {os.SCHED_OTHER}
+            assert courteous in found[4001:]
+    with Processes(1, initializer=lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))) as pool:
+        assert set(ordered_map(policies, range(5000), backend=pool)) == {os.SCHED_IDLE}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ordmap import FromExecutor, Processes, Spawn, ordered_imap, ordered_map
+from ordmap import FromExecutor, Processes, Spawn, Threads, ordered_imap, ordered_map
 from ordmap.backends import portable
 from ordmap.backends.executor import ExecutorRun
 from ordmap.engine import available, channel, ledger, message
@@ -166,14 +168,60 @@ def test_a_chunk_of_a_run_that_a_handler_closes_before_it_is_sent_holds_up_nobod
         assert list(ordered_imap(range(5), backend=pool)) == list(range(5))
 
 
-def test_nothing_is_given_after_a_close_that_overtakes_a_call():
+@pytest.mark.parametrize("chunksize", [8, 100])
+@pytest.mark.parametrize("instant", [Window.take, Window._give])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_nothing_is_given_after_a_close_that_overtakes_a_call(chunksize, instant, asynchronous):
     def taken(frame, event, _):
-        return event == "return" and frame.f_code is Window.take.__code__
+        return event == "return" and frame.f_code is instant.__code__
 
-    results = ordered_imap(range(100), 2, 32, backend="threads", chunksize=8)
+    async def collected():
+        return [result async for result in results]
+
+    results = ordered_imap(range(400), 2, 400, backend="threads", chunksize=chunksize)
     with handling(SIGUSR1=lambda *_: results.close()), signalled(taken):
-        assert list(results) == []
+        assert (asyncio.run(collected()) if asynchronous else list(results)) == []
+    assert asyncio.run(collected()) == []
     assert next(results, "over") == "over"
+    assert results.stats.delivered == 0
+    assert results.state_dict()["position"] == 0
+
+
+@pytest.mark.parametrize("backend", ["threads", "processes"])
+def test_wherever_a_handler_looks_or_closes_it_too_a_closed_iterator_says_where_it_was(backend):
+    def closed_with(step, instant):
+        """Close it, and take the step at so many calls and returns of that; tell whether there were so many."""
+        left = instant
+
+        def profile(*_):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                step()
+
+        sys.setprofile(profile)
+        try:
+            results.close()
+        finally:
+            sys.setprofile(None)
+        return left <= 0
+
+    def look():
+        assert results.state_dict()["position"] == 10
+        assert results.stats.delivered == 10
+
+    with {"threads": Threads, "processes": Processes}[backend](1) as pool:
+        for close in (False, True):
+            for instant in itertools.count(1):
+                results = ordered_map(abs, range(1000), backend=pool, chunksize=50, prefetch=200)
+                assert [next(results) for _ in range(10)] == list(range(10))
+                is_within = closed_with(results.close if close else look, instant)
+                look()
+                assert next(results, "over") == "over"
+                if not is_within:
+                    break
+            assert instant > 20
 
 
 def test_a_static_dataset_of_an_executor_outlives_a_close_that_is_cut_short():

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -410,6 +411,29 @@ FEW_CORES = "import os\nos.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[
 @pytest.mark.parametrize(("backend", "workers"), [*((name, 4) for name in POOLS), ("processes", None)])
 def test_1_core_is_enough(user, backend, workers):
     works(user.runs(FEW_CORES.format(1) + KEEPING, backend, workers=workers))
+
+
+FILTERED = """
+import ctypes, struct
+# It looks at the number of each system call: 144 kills.
+code = b"".join(struct.pack("HBBI", *line) for line in
+                [(0x20, 0, 0, 0), (0x15, 0, 1, 144), (0x06, 0, 0, 0x80000000), (0x06, 0, 0, 0x7FFF0000)])
+lines = ctypes.create_string_buffer(code)
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(lines)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program, 0, 0) == 0
+from ordmap import ordered_map
+print(list(ordered_map(abs, range(5000), workers=2)) == list(range(5000)))
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number is that of sched_setscheduler there")
+def test_a_filter_that_kills_who_asks_to_be_scheduled_otherwise_kills_no_worker():
+    done = subprocess.run(
+        [sys.executable, "-c", FILTERED], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 @pytest.mark.parametrize("backend", POOLS)

@@ -581,3 +581,19 @@ def test_after_ctrl_c_at_any_instant_nobody_is_inside_an_item(monkeypatch, times
         next(iterator)
     assert worker_info() is None
     assert ordered_map(abs, range(5))._settings.backend.name == "processes"
+
+
+@pytest.mark.parametrize("backend", ["serial", "threads", "processes", "spawn", "asyncio"])
+@pytest.mark.parametrize("numbers", [range(60), range(7, 67), range(0, 180, 3), range(59, -1, -1), range(0)], ids=repr)
+def test_the_index_of_a_number_of_a_range_is_its_position(backend, numbers):
+    def item(number):
+        return number, worker_info().index, item_rng().random()
+
+    async def awaited(number):
+        return item(number)
+
+    fn = awaited if backend == "asyncio" else item
+    workers = 0 if backend == "serial" else 2
+    results = list(ordered_map(fn, numbers, workers=workers, backend=backend, seed=3, chunksize=4 if workers else None))
+    assert [result[:2] for result in results] == [(number, i) for i, number in enumerate(numbers)]
+    assert results == list(ordered_map(item, list(numbers), workers=0, seed=3))

@@ -466,6 +466,16 @@ def test_a_puller_leaves_a_source_that_turns_slow_after_a_row(monkeypatch):
     assert puller.pull(3) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("items", [[*range(300)], tuple(range(300)), range(300), dict.fromkeys(range(300)), "x" * 300])
+def test_a_puller_takes_what_can_not_be_slow_in_one_row(items, monkeypatch):
+    looks = itertools.count()
+    monkeypatch.setattr("ordmap.pulling.time.perf_counter", lambda: float(next(looks)))  # a second goes by
+    puller = Puller(iter(items))
+    assert puller.pull(256) == list(items)[:256]
+    assert puller.pull(256) == list(items)[256:]
+    assert puller.ended
+
+
 def test_what_keeps_a_run_from_going_on_comes_after_what_has_come():
     run, window = make(1000, prefetch=200, chunksize=None)
     answered = iter(range(1000))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from ordmap.chunk import Chunk, Place
 from ordmap.errors import CheckpointError
@@ -28,23 +28,33 @@ class Arguments:
         self._apart: bool | None = None  # whether each is to be on its way before the next is pulled
         self._taken = 0
         self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
+        # Then a chunk travels as a few numbers.
+        self._indices = iterables[0] if len(iterables) == 1 and _counts_from_0(iterables[0]) else None
 
     @property
     def ready(self) -> bool:
         return True
 
     def take(self, most: int) -> Chunk | None:
+        start = self._taken
+        keys: Sequence[Any]
+        if self._indices is not None:
+            keys, label = self._indices[start : start + most], Label()
+        else:
+            keys, label = self._inputs(most), Label(first=start)
+        self._taken = start + len(keys)
+        return Chunk(keys, label, start) if keys else None
+
+    def _inputs(self, most: int) -> list[Any]:
+        """Return the next inputs, none at the end."""
         if self._puller is None:
             self._pulled = [past(iterable, self._taken) for iterable in self._iterables]
             several = len(self._pulled) > 1
             self._puller = Puller(zip(*self._pulled, strict=self._strict) if several else self._pulled[0])
         keys = self._puller.pull(most if self._apart is False else 1)
-        if not keys:
-            return None
-        if self._apart is None:
+        if keys and self._apart is None:
             self._look(keys[0])
-        start, self._taken = self._taken, self._taken + len(keys)
-        return Chunk(keys, Label(first=start), start)
+        return keys
 
     def _look(self, key: Any) -> None:
         """See whether the first two inputs are one object: then its source fills that anew each time."""
@@ -90,8 +100,16 @@ class Arguments:
         return {"lengths": lengths, "seed": self._seed}
 
     def close(self) -> None:
+        if self._indices is not None:
+            self._indices = range(0)
+            return
         ended = self._puller is not None and self._puller.ended and len(self._pulled) == 1
         self._puller = Puller(())
         pulled, self._pulled = self._pulled, []
         for source in pulled:
             close_source(source, ended=ended)
+
+
+def _counts_from_0(items: object) -> TypeGuard[range]:
+    """Whether each item is its own index."""
+    return isinstance(items, range) and items.start == 0 and items.step == 1

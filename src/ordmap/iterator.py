@@ -8,7 +8,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
+from operator import length_hint
+from typing import Any, Generic, NamedTuple, NoReturn, Self, TypeVar, cast
 
 from ordmap.backends import Backend, Job, Run
 from ordmap.dropping import close_dropped, close_run
@@ -17,6 +18,7 @@ from ordmap.indices import Source
 from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
 from ordmap.policy import Failure, OnError, stand_in
+from ordmap.relay import Relay
 from ordmap.window import LATER, Window
 
 __all__ = ["OrderedIterator", "Settings", "Stats"]
@@ -24,6 +26,9 @@ __all__ = ["OrderedIterator", "Settings", "Stats"]
 T_co = TypeVar("T_co", covariant=True)
 
 _END = object()
+
+#: In place of a result: numbers are at hand.
+_AT_HAND = object()
 
 #: Of what `OrderedIterator.state_dict` gives.
 _VERSION = 1
@@ -57,7 +62,7 @@ class Stats(NamedTuple):
     waited: float
 
 
-class OrderedIterator(Iterator[T_co], Generic[T_co]):
+class OrderedIterator(Relay[T_co], Generic[T_co]):
     """Results in order; made by `ordered_imap` and `ordered_map`.
 
     ``next()`` gives the next result, or raises what its item raised (see ``on_error``); after that, ``next()`` goes on
@@ -75,6 +80,7 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._at_hand: Iterator[Any] = iter(())  # the next results, if they are many numbers
         self._window: Window | None = None
         self._pace: Pace
         self._dropped: list[weakref.finalize[Any, Any]] = []  # of its runs: one, two for a moment between epochs
@@ -84,32 +90,25 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         self._awaiting: list[Callable[[], object]] = []  # tells who awaits something that it is closed
         self._process = os.getpid()
         self._closed = False
-        self._ready: list[T_co] = []  # the next results, last one first
         self._waited = 0.0
 
-    def __iter__(self) -> Self:
-        return self
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an iterator can't be copied or pickled: make another, and load this one's state_dict()")
 
-    def __next__(self) -> T_co:
-        try:
-            return self._ready.pop()  # atomic, so it needs no lock
-        except IndexError:
-            pass
-        except BaseException:  # Ctrl-C
-            self.close()
-            raise
+    def _advance(self) -> Any:
         outcome = self._alone(self._next)
         while type(outcome) is Raised:
             if self._settings.on_error != "skip":
                 return cast("T_co", self._failed(outcome))  # held by no name: its error may hold this frame
             outcome.hand_over()
             outcome = self._alone(self._next)
+        if outcome is _AT_HAND:
+            self._leave(self._at_hand)
         if outcome is _END:
-            raise StopIteration
+            self._over()
         if outcome is LATER:
             raise TypeError("an asynchronous iterable is gone through by `async for`, and not by a plain loop")
-        result: T_co = outcome
-        return result
+        return outcome
 
     def _failed(self, raised: Raised) -> Any:
         """Raise what an item raised, or return what takes its place."""
@@ -139,7 +138,11 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
             while True:
                 with contextlib.suppress(IndexError):
                     return self._ready.pop()
+                for result in self._at_hand:
+                    return cast("T_co", result)
                 outcome = self._by_now()
+                if outcome is _AT_HAND:
+                    continue
                 if outcome is LATER:
                     from ordmap.awaiting import more  # asyncio is large
 
@@ -172,6 +175,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         """
         self._closed = True
         self._ready = []
+        if self._window is not None:
+            self._window.withdraw()
         if os.getpid() != self._process:
             return  # a forked child owns nothing of it
         if self._window is not None:
@@ -298,6 +303,8 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
         while not self._closed:
             with contextlib.suppress(IndexError):  # another thread may have been here, and may be there
                 return self._ready.pop()
+            if length_hint(self._at_hand):
+                return _AT_HAND
             given = self._opened().take(wait=wait)
             if given is None:
                 if self._closed or not self._settings.source.turn() or self._closed:
@@ -307,9 +314,11 @@ class OrderedIterator(Iterator[T_co], Generic[T_co]):
                     self._close_runs(but=self._dropped[-1:] if not self._closed else ())
             elif type(given) is list:
                 self._ready = given
+            elif isinstance(given, Iterator):
+                self._at_hand = given
             else:
                 return given
-        self._ready = []  # that of a call which `close` has overtaken
+        self._ready, self._at_hand = [], iter(())  # those of a call which `close` has overtaken
         return _END
 
     def _let_go(self) -> None:

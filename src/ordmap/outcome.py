@@ -33,6 +33,7 @@ __all__ = [
     "Raised",
     "Sealed",
     "are_atoms",
+    "are_numbers",
     "are_plain",
     "end_child",
     "failed_places",
@@ -51,6 +52,7 @@ _CANCELLED = {("asyncio.exceptions", "CancelledError"), ("concurrent.futures._ba
 #: Exact types that pickle to a few bytes and whose unpickling runs nobody's code: a whole chunk of them is left to
 #: the channel's own pickle.
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
+_NUMBERS = frozenset({bool, int, float, complex, type(None)})
 
 
 class Raised:
@@ -224,6 +226,14 @@ def are_atoms(values: Iterable[object]) -> bool:
     """Whether all these are plain numbers, strings and the like, which any channel can carry."""
     try:
         return _ATOMS.issuperset(map(type, values))
+    except TypeError:  # a class that has no hash
+        return False
+
+
+def are_numbers(values: Sequence[object]) -> bool:
+    """Whether all these are plain numbers, or ``None``."""
+    try:
+        return type(values[0]) in _NUMBERS and _NUMBERS.issuperset(map(type, values))
     except TypeError:  # a class that has no hash
         return False
 

@@ -20,6 +20,10 @@ _SLOW = 0.001
 #: a quick pull. When it turns slow, so many pulls are waited for.
 _ROW = 8
 
+#: The iterators of Python's own collections, which never wait.
+_COLLECTIONS: tuple[Iterable[Any], ...] = ([], (), range(0), range(1 << 64), "", b"", {}, {}.values(), set())
+_SWIFT = frozenset(type(iter(some)) for some in _COLLECTIONS)
+
 
 class Puller:
     """Pulls from an iterable, no further than asked; what it raises comes after what it gave before.
@@ -30,7 +34,9 @@ class Puller:
     def __init__(self, items: Iterable[Any], owned: object = None) -> None:
         from more_itertools import peekable  # a range of indices does without
 
-        self._source: Iterator[Any] = chain(iter(items))  # whose own iter() does nothing, which not all can say
+        iterator = iter(items)
+        self._source: Iterator[Any] = chain(iterator)  # whose own iter() does nothing, which not all can say
+        self._is_swift = type(iterator) in _SWIFT
         self._owned = owned
         self._error: Exception | None = None
         self._items = peekable(self)
@@ -63,17 +69,16 @@ class Puller:
         """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""
         pulled: list[Any] = []
         source = self._items if self.held else self._source  # the latter takes a third of the time
-        row = min(_ROW, most // _ROW) or 1
+        row = (most if self._is_swift else min(_ROW, most // _ROW)) or 1
         clock = time.perf_counter
         slow = clock() + _SLOW
-        wanted = 0
         try:
-            while True:
-                row = min(row, most - wanted)
-                wanted += row
-                pulled.extend(islice(source, row))  # what it raises leaves those before it
-                self.ended = self.ended or len(pulled) < wanted
-                if self.ended or wanted == most or clock() > slow:
+            for wanted in chain(range(row, most, row), (most,)):
+                pulled += islice(source, wanted - len(pulled))  # what it raises leaves those before it
+                if len(pulled) < wanted:
+                    self.ended = True
+                    break
+                if clock() > slow:
                     break
         except Exception as error:
             if came_by_a_signal(error):

@@ -13,8 +13,9 @@ other, once it has been tried as often as it may. An item counts against the bou
 given out, so the bound holds while `take` waits, too. What a worker hands back of a chunk, and each item that is to be
 tried again, stands in the order as a smaller slot, not submitted yet.
 
-Results are given out as a list: a whole chunk, or some of it where they must be opened, or several small chunks that
-have come. The iterator empties it from its end; they count as in flight as long as they are in it.
+Results are given out together: a whole chunk, or some of it where they must be opened, or several small chunks that
+have come. They come as a list that the iterator empties from its end, for then nothing here holds what it has given
+out; or, where they are many numbers, as an iterator. They count as in flight until they are taken from that.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from operator import length_hint
 from typing import Any
 
 from ordmap.backends import Run
@@ -31,7 +33,7 @@ from ordmap.chunk import Chunk, Place
 from ordmap.errors import OrdmapError
 from ordmap.indices import Source
 from ordmap.interrupts import came_by_a_signal
-from ordmap.outcome import Answer, Raised, are_plain, failed_places, opened, unpickled
+from ordmap.outcome import Answer, Raised, are_numbers, are_plain, failed_places, opened, unpickled
 from ordmap.pace import Pace
 
 __all__ = ["LATER", "Later", "Window"]
@@ -55,6 +57,9 @@ _MANY = 64
 #: little more than a list's. Of small pickles more are opened, for so many seconds.
 _AT_ONCE = 16
 _QUICK = 0.0002
+
+#: Numbers up to which they are given out as a list: to begin with an iterator takes longer than to pop so many.
+_FEW = 8
 
 
 class Later:
@@ -109,8 +114,9 @@ class Window:
         self._place: Place | None = None  # where it was closed
         self._finished = 0  # items that have come and are not given out
         self._nbytes = 0.0  # about the bytes of these
-        self._given: list[Any] = []  # the results that were given out last, emptied by the iterator
+        self._given: list[Any] | Iterator[Any] = []  # what was given out last, as far as the iterator has left it
         self._given_at_first = 0
+        self._withdrawn: list[Any] = []  # of these: they won't be given out
         self._counted = 0  # submitted, and not given out before these
         self._taken_before = 0
         self.most_in_flight = 0
@@ -118,19 +124,27 @@ class Window:
     @property
     def in_flight(self) -> int:
         """The number of items that are submitted and not given out yet."""
-        return self._counted - self._given_at_first + len(self._given)
+        return self._counted - self._given_at_first + self._left()
 
     @property
     def delivered(self) -> int:
         """The number of items given out so far, failed ones included."""
-        return self._taken_before + self._given_at_first - len(self._given)
+        return self._taken_before + self._given_at_first - self._left()
+
+    def _left(self) -> int:
+        """Return how many of the results that were given out last are still in flight."""
+        while True:
+            withdrawn = len(self._withdrawn)
+            left = withdrawn + length_hint(self._given)
+            if len(self._withdrawn) == withdrawn:  # else some were withdrawn between the two
+                return left
 
     def place(self) -> Place:
         """Return the place of the next item to be given out."""
         if self._place is not None:
             return self._place
         delivered = self.delivered
-        for slot in self._slots:
+        for slot in list(self._slots):  # a signal's handler may close it meanwhile
             if slot.position <= delivered < slot.position + len(slot.chunk):
                 return slot.chunk.place(delivered - slot.position)
         return self._source.place()
@@ -144,7 +158,7 @@ class Window:
 
     def fill(self, *, patient: bool = False) -> None:
         """Submit as many items as there is room for; never waits for an answer, or ``patient`` but for a moment."""
-        if not self._given:
+        if not self._left():
             self._settle()
         if not patient:
             self._patience = 0.0
@@ -170,16 +184,16 @@ class Window:
             self._submit(slot)
             submitted += 1
             if self._grows(submitted) and submitted % pace.depth == 0:
-                self._has_learned()
+                self._learn()
             # A slow source may even wait for an answer that has come meanwhile: that goes out before the next pull.
-            if slow and self._has_learned() and self._slots[0].answer is not None:
+            if slow and self._learn() and self._slots[0].answer is not None:
                 break
 
     def _grows(self, submitted: int) -> bool:
         """Whether this is a wide window that is filled from the start, with so many chunks by now: they are to grow."""
         return self._pace.adaptive and submitted >= max(_MANY, self._pace.depth)
 
-    def _has_learned(self) -> bool:
+    def _learn(self) -> bool:
         """Take in what has come, which says how large chunks may be; ``False``: the run can't go on."""
         try:
             self._collect(wait=False)
@@ -226,7 +240,7 @@ class Window:
         began = time.perf_counter()
         give_up = began + min(self._patience, _MOMENT)
         glance = _GLANCE
-        while self._has_learned() and self._slots[0].answer is None and not self._woken:
+        while self._learn() and self._slots[0].answer is None and not self._woken:
             if time.perf_counter() > give_up:
                 break
             time.sleep(glance)
@@ -246,13 +260,14 @@ class Window:
         watch = getattr(self._run, "watch", None)
         return watch(loop, callback) if watch is not None else lambda: None
 
-    def take(self, *, wait: bool = True) -> list[Any] | Raised | Later | None:
+    def take(self, *, wait: bool = True) -> list[Any] | Iterator[Any] | Raised | Later | None:
         """Give out what comes next, waiting for it; ``None``: there is nothing left, or `wake` was called.
 
         `LATER`: there is nothing yet, and it may not wait.
 
-        A list of results is in reverse, for the caller to pop from; `take` is called again when it is empty. Raises
-        what the source raised, in its place, and what the run raises when it can't go on.
+        A list of results is in reverse, for the caller to pop from; many numbers come as an iterator. `take` is called
+        again when they are gone. Raises what the source raised, in its place, and what the run raises when it can't go
+        on.
         """
         slots = self._slots
         while not self._woken:
@@ -281,19 +296,33 @@ class Window:
         self._woken = True
         self._run.wake()
 
+    def withdraw(self) -> None:
+        """Have the iterator that was given out last give nothing more; from any thread."""
+        given = self._given
+        if not isinstance(given, list):
+            self._withdrawn.extend(given)  # at once: it is C
+
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything. What a signal's handler cuts short the next call does."""
         try:
-            self._place = self.place()
-        finally:  # a sampler's own state may not be had
-            self.closed = True
-            self._exhausted = True
-            self._slots.clear()
-            self._awaited.clear()
-            self._handed_back.clear()
-            self._settle()
-            self._counted = 0
-            self._source.close()
+            place = self.place()
+        except Exception as error:  # a sampler's own state may not be had
+            if not came_by_a_signal(error):
+                self._let_go()
+            raise
+        if not self.closed:  # by a handler, meanwhile
+            self._place = place
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.closed = True
+        self._exhausted = True
+        self._slots.clear()
+        self._awaited.clear()
+        self._handed_back.clear()
+        self._settle()
+        self._counted = 0
+        self._source.close()
 
     def first_missing(self) -> int | None:
         """Return the index of the next item to be given out, if it is in the window."""
@@ -318,12 +347,13 @@ class Window:
             self._submit(heapq.heappop(waiting))
 
     def _room(self) -> int:
-        return self._pace.room(self.in_flight, self._finished + len(self._given), self._nbytes)
+        return self._pace.room(self.in_flight, self._finished + self._left(), self._nbytes)
 
     def _settle(self) -> None:
         """Count what was given out as gone."""
         # At once: no signal's handler comes in between.
-        self._taken_before, self._counted, self._given, self._given_at_first = self.delivered, self.in_flight, [], 0
+        gone = self.delivered, self.in_flight
+        (self._taken_before, self._counted), self._given, self._given_at_first, self._withdrawn = gone, [], 0, []
 
     def _submit(self, slot: _Slot) -> None:
         self._counted += len(slot.chunk)
@@ -393,28 +423,36 @@ class Window:
         self._finished -= len(places)
         self._nbytes -= share * len(places)
 
-    def _give(self) -> list[Any] | Raised:
+    def _give(self) -> list[Any] | Iterator[Any] | Raised:
         """Give out a chunk that has come, and the small ones after it that have; or a failure, alone."""
         results: list[Any] = []
+        numbers = True
         at_once = min(_AT_ONCE, self._pace.width // 8)  # the window is not filled again before these are gone
         for slot in self._slots:
             answer = slot.answer
             if answer is None or not answer.outcomes or (results and len(results) + len(answer.outcomes) > at_once):
                 break
-            raised = self._add_results(slot, answer, results)
+            plain = answer.plain or (not slot.given and are_numbers(answer.outcomes))
+            raised = self._add_results(slot, answer, results, plain=plain)
             if raised is not None:
                 return raised
+            numbers = numbers and plain
             if slot.given < len(answer.outcomes) or slot.rest:
                 break
-        results.reverse()
-        self._given, self._given_at_first = results, len(results)
-        return results
+        if numbers and len(results) > _FEW:
+            self._given, self._given_at_first = iter(results), len(results)
+        else:
+            results.reverse()
+            self._given, self._given_at_first = results, len(results)
+        return self._given
 
-    def _add_results(self, slot: _Slot, answer: Answer, results: list[Any]) -> Raised | None:
+    def _add_results(self, slot: _Slot, answer: Answer, results: list[Any], *, plain: bool) -> Raised | None:
         """Add a slot's next results: all, or some where they must be opened. A failure ends them, or is returned."""
         outcomes, first, before = answer.outcomes, slot.given, len(results)
         share = answer.nbytes / len(outcomes)
-        if not first and (answer.plain or (not answer.pickled and are_plain(outcomes))):
+        if plain:
+            results += outcomes
+        elif not first and not answer.pickled and are_plain(outcomes):
             results += outcomes
             outcomes[:] = [None] * len(outcomes)  # from here on they are the caller's alone
         else:

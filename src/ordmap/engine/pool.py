@@ -31,6 +31,7 @@ from ordmap.backends.pool import POOL_CLOSED, Life, initializer_failed
 from ordmap.chunk import Chunk
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
+from ordmap.engine.courtesy import Courtesy
 from ordmap.engine.crates import Crates
 from ordmap.engine.ending import GENTLE, LEAVE_GENTLY, Death, end_workers, has_ended, reap
 from ordmap.engine.jobs import Jobs
@@ -494,6 +495,7 @@ class Crew:
     # Deaths
 
     def _hire(self, number: int) -> None:
+        Courtesy.forgo()
         with uninterrupted(), streams_taken():
             worker = self._launch(self, number, recorded=self._stillborn[number] > 0)
             self._staff.add(worker)

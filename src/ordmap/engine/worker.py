@@ -36,6 +36,7 @@ from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
 from ordmap.engine.clock import Clock
 from ordmap.engine.codec import encode
+from ordmap.engine.courtesy import Courtesy
 from ordmap.engine.crates import Opened
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.memory import keep_freed_memory
@@ -70,6 +71,9 @@ _PLAIN = frozenset(map(id, (bool, int, float, complex, type(None))))
 
 #: In how many messages a worker offers what it took and can't do soon.
 _OFFERS = 16
+
+#: Items of a chunk that fail at a time where its answer is too long for a message, and no file can be had.
+_FAILED = 1024
 
 #: Seconds that chunks which came in one message may take before those not begun are offered to others.
 _HOARD = 0.010
@@ -213,6 +217,7 @@ class _Worker:
         self._clock = Clock(seat.last_words)
         self._wear = Wear(seat.life.most_items, seat.life.most_bytes)
         self._hand = InHand(seat.number, seat.workers)
+        self._courtesy = Courtesy()
         self._crate: Opened | None = None  # what the inputs in hand lie in
         self._is_seeded = False  # the last chunk was
         self._has_seeded = False
@@ -516,6 +521,7 @@ class _Worker:
         elif self._is_seeded:
             self._is_seeded = False
             differ()
+        self._courtesy.show(len(keys) if job.patience is not None else 0)
         return compute, keys if order.patient or len(keys) <= self._wear.left else keys[: self._wear.left]
 
     def _opened(self, crate: int) -> Opened | OSError:
@@ -538,9 +544,10 @@ class _Worker:
             letter = _letter(head, data)
         except OSError as error:
             self._take_back(lent)
-            packed, _ = pack([Raised(error)])
+            # Another error, which has no context; and no more than a message holds: the rest is handed back.
+            packed, _ = pack([Raised(OSError(error.errno, error.strerror))])
             head = NEWS.pack(ANSWER, *NEWS.unpack(head)[1:])
-            self._outbox.put(head + pickle.dumps(packed * len(outcomes), pickle.HIGHEST_PROTOCOL))
+            self._outbox.put(head + pickle.dumps(packed * min(len(outcomes), _FAILED), pickle.HIGHEST_PROTOCOL))
             return
         # Where the item has closed the channel, this raises and ends the worker: the board says which item it was.
         self._send_blocks(lent)
