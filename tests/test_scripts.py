@@ -178,7 +178,7 @@ def loop():
 
 loop()
 before = counts()
-for _ in range({100 if backend == "processes" else 40}):
+for _ in range({100 if backend == "processes" else 20}):
     loop()
 assert counts() == before, (before, counts())
 """

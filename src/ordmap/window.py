@@ -133,11 +133,12 @@ class Window:
 
     def _left(self) -> int:
         """Return how many of the results that were given out last are still in flight."""
-        while True:
+        while self._given_at_first:
             withdrawn = len(self._withdrawn)
             left = withdrawn + length_hint(self._given)
             if len(self._withdrawn) == withdrawn:  # else some were withdrawn between the two
                 return left
+        return 0
 
     def place(self) -> Place:
         """Return the place of the next item to be given out."""
@@ -351,9 +352,11 @@ class Window:
 
     def _settle(self) -> None:
         """Count what was given out as gone."""
+        gone = self._given_at_first - self._left()
         # At once: no signal's handler comes in between.
-        gone = self.delivered, self.in_flight
-        (self._taken_before, self._counted), self._given, self._given_at_first, self._withdrawn = gone, [], 0, []
+        self._taken_before += gone
+        self._counted -= gone
+        self._given, self._given_at_first, self._withdrawn = [], 0, []
 
     def _submit(self, slot: _Slot) -> None:
         self._counted += len(slot.chunk)

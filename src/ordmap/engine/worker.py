@@ -226,6 +226,7 @@ class _Worker:
         self._pending_since = 0.0
         self._waited = 0.0  # seconds, for the last chunk
         self._bulletin = -1
+        self._has_begun = False
         self._ending = False
         self._told: int | None = None  # to end, by this signal
         _stay()
@@ -234,11 +235,14 @@ class _Worker:
         """Compute what comes, until the caller wants no more or this worker has done enough. Return the exit code."""
         arm(self)
         life = self._seat.life
+        if life.finalizer is not None:
+            signal.signal(signal.SIGTERM, self._be_told)  # else it ends the process at once
         with contextlib.suppress(_Stop):
             self._begin()
             try:
-                if life.finalizer is not None:
-                    signal.signal(signal.SIGTERM, self._be_told)  # else it ends the process at once
+                self._has_begun = True
+                if self._told is not None:
+                    self._stop()
                 while not self._wear.is_over():
                     if not self._pending:
                         self._take()
@@ -255,12 +259,13 @@ class _Worker:
         return 0 if self._told is None else -self._told
 
     def _be_told(self, number: int, _: object) -> None:
-        """Leave whatever this worker is at, once; if its end takes too long, it is killed."""
+        """Leave whatever this worker is at, once, but for its beginning; if its end takes too long, it is killed."""
         if _forked:  # an item's child, which has nothing to finish
             _die_by(number)
         elif not self._ending:
             self._told = number
-            self._stop()
+            if self._has_begun:
+                self._stop()
 
     def _stop(self) -> NoReturn:
         self._ending = True
@@ -280,6 +285,9 @@ class _Worker:
         self._seat.last_words.pass_on()
         self._seat.last_words.tell_of_crashes()  # whatever the initializer has made of it
         if fault is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if self._told is not None:
+                _die_by(self._told)
             self._report_fault(0, fault)
             while True:  # the caller ends this worker when it hears
                 self._take()
