@@ -353,10 +353,9 @@ class Window:
     def _settle(self) -> None:
         """Count what was given out as gone."""
         gone = self._given_at_first - self._left()
+        now: tuple[int, int, list[Any], int, list[Any]] = self._taken_before + gone, self._counted - gone, [], 0, []
         # At once: no signal's handler comes in between.
-        self._taken_before += gone
-        self._counted -= gone
-        self._given, self._given_at_first, self._withdrawn = [], 0, []
+        self._taken_before, self._counted, self._given, self._given_at_first, self._withdrawn = now
 
     def _submit(self, slot: _Slot) -> None:
         self._counted += len(slot.chunk)

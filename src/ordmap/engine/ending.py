@@ -11,7 +11,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from ordmap.engine.clock import TIMED_OUT
@@ -20,7 +21,7 @@ from ordmap.errors import WorkerDiedError
 if TYPE_CHECKING:
     from ordmap.engine.staff import Worker
 
-__all__ = ["GENTLE", "LEAVE_GENTLY", "Death", "end_workers", "has_ended", "reap"]
+__all__ = ["LEAVE_GENTLY", "Death", "end_gently", "end_workers", "has_ended", "reap"]
 
 #: Seconds that a worker with nothing in hand has to leave by itself.
 _LEAVE = 1.0
@@ -32,7 +33,10 @@ LEAVE_GENTLY = 5.0
 _GRACE = 0.1
 
 #: … and where it has to leave its item, and to run its finalizer.
-GENTLE = 0.5
+_GENTLE = 0.5
+
+#: How often such a worker is told so in that time.
+_TIMES = 5
 
 #: Seconds after which not even SIGKILL is waited for any longer: the kernel itself is stuck in a system call.
 _GIVE_UP = 5.0
@@ -68,37 +72,59 @@ def end_workers(workers: Sequence[Worker], busy: Sequence[Worker], *, gently: bo
     ``gently``: they have a finalizer to run. An exception that a signal's handler raises in between comes once all is
     done.
     """
-    leave, grace = (LEAVE_GENTLY, GENTLE) if gently else (_LEAVE, _GRACE)
+    leave, end = (LEAVE_GENTLY, end_gently) if gently else (_LEAVE, _end_at_once)
     try:
-        _end(workers, busy, leave, grace)
+        _end(workers, busy, leave, end)
     except BaseException:
-        _end([worker for worker in workers if not worker.reaped], workers, leave, grace)
+        _end([worker for worker in workers if not worker.reaped], workers, leave, end)
         raise
 
 
-def _end(workers: Sequence[Worker], busy: Sequence[Worker], leave: float, grace: float) -> None:
+def end_gently(worker: Worker) -> Iterator[float]:
+    """End a worker that has a finalizer, step by step; yield the seconds until the next step.
+
+    It is told several times, since Python heeds a signal that comes right before a system call only after that. What
+    its finalizer has started meanwhile is not told.
+    """
+    _signal_group(worker, signal.SIGTERM)
+    for _ in range(_TIMES - 1):
+        yield _GENTLE / _TIMES
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(worker.pidfd, signal.SIGTERM)
+    yield _GENTLE / _TIMES
+    _signal_group(worker, signal.SIGKILL)
+
+
+def _end_at_once(worker: Worker) -> Iterator[float]:
+    _signal_group(worker, signal.SIGTERM)
+    yield _GRACE
+    _signal_group(worker, signal.SIGKILL)
+
+
+def _end(
+    workers: Sequence[Worker], busy: Sequence[Worker], leave: float, end: Callable[[Worker], Iterator[float]]
+) -> None:
     now = time.monotonic()
-    due: dict[Worker, tuple[int | None, float]] = {
-        worker: (signal.SIGTERM, now + (0 if worker in busy else leave)) for worker in workers
-    }
+    due = {worker: now + (0 if worker in busy else leave) for worker in workers}
+    steps = {worker: chain(end(worker), (_GIVE_UP,)) for worker in workers}
     poll = select.poll()
     by_file = {worker.pidfd: worker for worker in workers}
     for file in by_file:
         poll.register(file, select.POLLIN)
     while due:
         now = time.monotonic()
-        for worker, (number, when) in list(due.items()):
+        for worker, when in list(due.items()):
             if when > now:
                 continue
-            if number is None:
+            wait = next(steps[worker], None)
+            if wait is None:
                 del due[worker]
                 poll.unregister(worker.pidfd)
-                continue
-            _signal_group(worker, number)
-            due[worker] = (signal.SIGKILL, now + grace) if number == signal.SIGTERM else (None, now + _GIVE_UP)
+            else:
+                due[worker] = now + wait
         if not due:
             break
-        wait = min(when for _, when in due.values()) - time.monotonic()
+        wait = min(due.values()) - time.monotonic()
         for file, _ in poll.poll(max(0, wait) * 1000 + 1):
             worker = by_file[file]
             poll.unregister(file)

@@ -23,7 +23,7 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ordmap.backends import Job
@@ -33,7 +33,7 @@ from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.courtesy import Courtesy
 from ordmap.engine.crates import Crates
-from ordmap.engine.ending import GENTLE, LEAVE_GENTLY, Death, end_workers, has_ended, reap
+from ordmap.engine.ending import LEAVE_GENTLY, Death, end_gently, end_workers, has_ended, reap
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, streams_taken
@@ -108,7 +108,7 @@ class Crew:
         self._ledger = Ledger(self.board, self.offers, self.taking)
         self._stillborn: Counter[int] = Counter()  # by number: deaths in a row before anything was computed
         self._unloaded = 0
-        self._strays: dict[Worker, tuple[int, float]] = {}
+        self._strays: dict[Worker, tuple[int, float, Iterator[float]]] = {}
         self._leavers: dict[Worker, float] = {}
         self._fault: OrdmapError | None = None
         self._busy = False  # with tasks or answers, in the thread that has the lock
@@ -237,29 +237,30 @@ class Crew:
             serial = self.board.row(worker.number)[0]
             task = self._ledger.find(serial)
             if task is not None and task.run is run:
-                self._strays[worker] = serial, time.monotonic() + _GRACE
+                steps = end_gently(worker) if self._launch.life.finalizer is not None else iter(())
+                self._strays[worker] = serial, time.monotonic() + _GRACE, steps
 
     def _end_strays(self) -> None:
         """Kill workers that an item of a run that is over holds up; their places are filled like any other's."""
-        for worker, (serial, when) in list(self._strays.items()):
+        now = time.monotonic()
+        for worker, (serial, when, steps) in list(self._strays.items()):
             if worker not in self._staff or self.board.row(worker.number)[0] != serial:
                 del self._strays[worker]
-            elif time.monotonic() > when:
-                gently = self._launch.life.finalizer is not None and not worker.condemned
+            elif now > when:
                 worker.condemned = True
-                if gently:
-                    self._strays[worker] = serial, time.monotonic() + GENTLE
-                    _signal(worker, signal.SIGTERM)
-                else:
+                wait = next(steps, None)
+                if wait is None:
                     del self._strays[worker]
-                    _signal(worker, signal.SIGKILL)
+                    _kill(worker)
+                else:
+                    self._strays[worker] = serial, now + wait, steps
 
     def _end_leavers(self) -> None:
         """Kill workers that have handed all over and don't come to their end."""
         now = time.monotonic()
         for worker in self._staff:
             if self.board.has_left(worker.number) and now > self._leavers.setdefault(worker, now + LEAVE_GENTLY):
-                _signal(worker, signal.SIGKILL)
+                _kill(worker)
         for worker in [worker for worker in self._leavers if worker not in self._staff]:
             del self._leavers[worker]
 
@@ -611,9 +612,9 @@ class Crew:
         self.crates.close()
 
 
-def _signal(worker: Worker, number: int) -> None:
+def _kill(worker: Worker) -> None:
     with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(worker.pidfd, number)
+        signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
 
 
 def _ended_by(death: Death, limit: float | None) -> Raised:
