@@ -137,6 +137,7 @@ def interrupted_at(relay, instant):
 
 
 def test_whatever_is_raised_at_whatever_instant_nothing_is_lost_but_what_was_being_returned():
+    closed = 0
     for instant in range(1, 2000):
         relay = Rows(*ROWS, singly=(1, 3))
         relay.lock = contextlib.nullcontext()  # else it may be locked, and the interrupt come before it is noted
@@ -145,12 +146,14 @@ def test_whatever_is_raised_at_whatever_instant_nothing_is_lost_but_what_was_bei
             taken, raised = thread.submit(interrupted_at, relay, instant).result()
         if not raised:
             break
+        closed += relay.closed
         missing = set(range(12)) - set(taken)
         assert taken == sorted(taken)
         assert len(missing) <= 1, (instant, taken)
         assert missing <= {3, 4, 5, 6, 7, 8}, (instant, taken)  # what was returned by Python code
     assert instant > 100
     assert not raised
+    assert closed  # by what came where a result is popped, whatever had a hand in that
 
 
 def test_nothing_holds_it_but_its_owner():

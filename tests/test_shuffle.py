@@ -39,7 +39,7 @@ def taken(source, most=7):
 
 
 def test_it_is_a_permutation_of_every_small_length():
-    for length in [*range(1500), *range(1500, 5001, 7)]:
+    for length in range(5001):
         assert sorted(listed(length, 3, length)) == list(range(length))
 
 

@@ -441,11 +441,10 @@ class Window:
             numbers = numbers and plain
             if slot.given < len(answer.outcomes) or slot.rest:
                 break
-        if numbers and len(results) > _FEW:
-            self._given, self._given_at_first = iter(results), len(results)
-        else:
+        many = numbers and len(results) > _FEW
+        if not many:
             results.reverse()
-            self._given, self._given_at_first = results, len(results)
+        self._given, self._given_at_first = iter(results) if many else results, len(results)
         return self._given
 
     def _add_results(self, slot: _Slot, answer: Answer, results: list[Any], *, plain: bool) -> Raised | None:
