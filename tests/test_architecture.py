@@ -27,7 +27,7 @@ FLOORS = [
     {"backends.serial", "backends.threads", "backends.executor", "backends.asyncio"},
     {"backends.portable"},
     {"engine"},
-    {"engine.courtesy", "engine.last_words", "engine.points", "engine.wear"},
+    {"engine.courtesy", "engine.last_words", "engine.openmp", "engine.points", "engine.wear"},
     {"engine.board", "engine.channel", "engine.clock", "engine.memory", "engine.message", "engine.reducers"},
     {"engine.blocks", "engine.crates", "engine.shelf", "engine.parcel"},
     {"engine.codec"},

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from ordmap.backends.pool import Life
 from ordmap.engine import channel
 from ordmap.engine.last_words import LastWords
+from ordmap.engine.openmp import Teams
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.generators import begin_in_fork
@@ -35,6 +36,7 @@ class Fork:
     def __init__(self, life: Life) -> None:
         _mark_classes()
         self.life = life
+        self._teams = Teams()
 
     def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
         with channel.to_worker() as (ours, theirs, file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
@@ -55,8 +57,10 @@ class Fork:
                 self.life,
             )
             shared = threading.active_count() > 1
+            self._teams.let_go()
             pid = _forked()
             if not pid:
+                self._teams.begin_in_fork()
                 _be_worker(seat, ours, recorded=recorded, shared=shared)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)

@@ -56,6 +56,7 @@ from ordmap.engine.message import (
     together,
     unpacked_orders,
 )
+from ordmap.engine.openmp import limit_loaded
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
 from ordmap.engine.reducers import SMALL
@@ -596,10 +597,8 @@ def _letter(head: bytes, data: bytes) -> tuple[bytes, int | None]:
 
 
 def _compute_in_one_thread() -> None:
-    """Have PyTorch, and all that scikit-learn uses, leave the cores to the workers.
-
-    A forked one would even wait for ever for OpenMP's threads, which the caller has and its fork lacks.
-    """
+    """Have PyTorch, and whatever uses OpenMP or is known to threadpoolctl, leave the cores to the workers."""
+    limit_loaded(1)
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
         torch.set_num_threads(1)

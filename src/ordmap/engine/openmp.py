@@ -1,0 +1,70 @@
+"""OpenMP runtimes that are loaded in this process: what a fork makes of their threads, and how many they use.
+
+A thread that has run something in parallel keeps the threads of its team. A fork copies the team and none of its
+threads: GNU's runtime (libgomp) then waits for ever for them at the next parallel region. So the caller lets its team
+go before a fork, which costs a quarter of a millisecond, and has another when it needs one; a worker begins without.
+LLVM's and Intel's runtimes see to a fork by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctypes import CDLL
+
+__all__ = ["Teams", "limit_loaded"]
+
+#: The path of a runtime, as `/proc/self/maps` ends a line: wheels bring their own, under a longer name.
+_RUNTIME = re.compile(rb" (/[^\n]*/lib(?:gomp|i?omp5?)[-.][^\n/]*)\n")
+
+#: ``omp_pause_soft``
+_SOFT = 1
+
+
+def limit_loaded(threads: int) -> None:
+    """Have each runtime that is loaded use so many threads in what this thread asks of it from now on.
+
+    What is asked for in so many words, as by LightGBM's ``num_threads``, is done all the same.
+    """
+    for runtime in _loaded():
+        runtime.omp_set_num_threads(threads)
+
+
+class Teams:
+    """The teams of GNU's runtimes that are loaded now, as far as they are the calling thread's, which will fork."""
+
+    def __init__(self) -> None:
+        self._runtimes = [runtime for runtime in _loaded() if "/libgomp" in runtime._name]
+        self._kept: list[CDLL] = []
+
+    def let_go(self) -> None:
+        """Let them go, right before a fork."""
+        # Before GCC 9 a runtime couldn't; and in a parallel region (of C code that called Python) it may not.
+        self._kept = [
+            runtime
+            for runtime in self._runtimes
+            if not hasattr(runtime, "omp_pause_resource_all") or runtime.omp_pause_resource_all(_SOFT)
+        ]
+
+    def begin_in_fork(self) -> None:
+        """In the fork: have none of the threads waited for that the caller has not let go."""
+        for runtime in self._kept:
+            runtime.omp_set_max_active_levels(0)  # no region is parallel, not even one that asks for threads
+
+
+def _loaded() -> list[CDLL]:
+    with open("/proc/self/maps", "rb") as file:  # noqa: PTH123  a worker's start counts each millisecond
+        paths = set(_RUNTIME.findall(file.read()))
+    if not paths:
+        return []
+    from ctypes import CDLL  # most programs that load such a runtime have it anyway
+
+    runtimes = []
+    for path in sorted(paths):
+        with contextlib.suppress(OSError):  # its file was deleted or replaced since it was loaded
+            runtimes.append(CDLL(os.fsdecode(path), mode=os.RTLD_NOLOAD | os.RTLD_NOW))
+    return runtimes
