@@ -5,8 +5,9 @@ It costs no system call, and it outlives the worker: whatever ended it, the call
     word 0       bulletin: changes when the caller has sent all workers a notice, or wants them to leave
     word 1       1: leave
     words 8 …    a row a worker: the serial number of the chunk in its hands (0: none), how far it is with it,
-                 whether it is ready for chunks at all, whether it has left with nothing in hand, and the serial
-                 number of the last chunk whose items were all computed
+                 whether it is ready for chunks at all, whether it has left with nothing in hand, the serial number
+                 of the last chunk whose items were all computed, and when its clock is to end it (0: never), in
+                 microseconds of `time.perf_counter`, which is one for all processes
     then         returns, 4096 words a worker: the blocks that it gets back; the n-th is said in word (n - 1) mod 4096,
                  as n << 32 | what
     then         owners: for serial number n, word n mod 8192 is n << 16 | 1 + the worker that took it
@@ -80,7 +81,7 @@ class Board:
     def clear(self, worker: int) -> None:
         """Make what is a worker's ready for another."""
         row = self.row(worker)
-        row[0] = row[1] = row[2] = row[3] = row[4] = 0
+        row[0] = row[1] = row[2] = row[3] = row[4] = row[5] = 0
         self.returns(worker)[:] = memoryview(bytes(8 * self.most_returns)).cast("Q")
 
     def begin(self, worker: int) -> None:

@@ -27,12 +27,19 @@ TIMED_OUT = -signal.SIGALRM
 #: Seconds for which one setting of the timer serves all items that begin; it ends an item up to so much later.
 _SLACK = 0.005
 
+#: Seconds that are as good as for ever, and fit into a word of the board.
+_NEVER = 1e12
+
 
 class Clock:
-    """The clock of this worker, whose last words say what it has ended."""
+    """The clock of this worker, whose last words say what it has ended.
 
-    def __init__(self, last_words: LastWords) -> None:
+    The worker's ``row`` of the board says when it is to do so: the caller sees whether it has.
+    """
+
+    def __init__(self, last_words: LastWords, row: memoryview) -> None:
         self._file = last_words.file
+        self._row = row
         self._set_until = 0.0  # when it is to be set anew; 0: it stands still
 
     def timed(self, compute: Callable[[Any], Any], limit: float) -> Callable[[Any], Any]:
@@ -44,12 +51,15 @@ class Clock:
         compute = timed(compute, limit)
         clock = time.perf_counter
         slack = min(_SLACK, limit / 4)
+        row = self._row
+        until = min(limit + slack, _NEVER)
 
         def set_and_compute(key: Any) -> Any:
             now = clock()
             if now >= self._set_until:
                 self._set_until = now + slack
                 signal.setitimer(signal.ITIMER_REAL, limit + slack)
+                row[5] = int((now + until) * 1e6)
             return compute(key)
 
         return set_and_compute
@@ -58,6 +68,7 @@ class Clock:
         """Stop the clock: what comes now may take its time, until another item begins."""
         if self._set_until:
             self._set_until = 0.0
+            self._row[5] = 0
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _make_ready(self) -> None:

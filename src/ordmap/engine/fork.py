@@ -19,6 +19,7 @@ from ordmap.engine import channel
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.openmp import Teams
 from ordmap.engine.staff import Worker
+from ordmap.engine.terminal import let_go_of_terminal
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.generators import begin_in_fork
 
@@ -37,6 +38,7 @@ class Fork:
         _mark_classes()
         self.life = life
         self._teams = Teams()
+        self.beside = ""
 
     def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
         with channel.to_worker() as (ours, theirs, file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
@@ -122,6 +124,7 @@ def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool, 
     try:
         os.setpgid(0, 0)
         leashed(seat.leash)
+        let_go_of_terminal()
         if recorded:
             seat.last_words.record_from_now_on()
         seat.last_words.tell_of_crashes()

@@ -31,6 +31,7 @@ from ordmap.backends.pool import POOL_CLOSED, Life, initializer_failed
 from ordmap.chunk import Chunk
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
+from ordmap.engine.clock import TIMED_OUT
 from ordmap.engine.courtesy import Courtesy
 from ordmap.engine.crates import Crates
 from ordmap.engine.ending import LEAVE_GENTLY, Death, end_gently, end_workers, has_ended, reap
@@ -42,6 +43,7 @@ from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
 from ordmap.engine.staff import Staff, Worker
+from ordmap.engine.vigil import Vigil
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError
 from ordmap.interrupts import uninterrupted
 from ordmap.limit import too_long
@@ -71,9 +73,13 @@ _RETRY = 0.02
 
 
 class Launch(Protocol):
-    """A way to start workers; ``inherits``: they have all that the caller has, as of now."""
+    """A way to start workers; ``inherits``: they have all that the caller has, as of now.
+
+    ``beside``: what of the caller's they lack, and may wait for, in words.
+    """
 
     inherits: bool
+    beside: str
     life: Life
 
     def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
@@ -110,6 +116,7 @@ class Crew:
         self._unloaded = 0
         self._strays: dict[Worker, tuple[int, float, Iterator[float]]] = {}
         self._leavers: dict[Worker, float] = {}
+        self._vigil = Vigil(self.board, launch.beside)
         self._fault: OrdmapError | None = None
         self._busy = False  # with tasks or answers, in the thread that has the lock
         # The pool's own, lest two threads take the two in different order. Re-entrant, since the garbage collector or a
@@ -240,6 +247,14 @@ class Crew:
                 steps = end_gently(worker) if self._launch.life.finalizer is not None else iter(())
                 self._strays[worker] = serial, time.monotonic() + _GRACE, steps
 
+    def _watch_over_workers(self) -> None:
+        """End the workers that don't come to their end by themselves."""
+        self._end_strays()
+        if self._launch.life.recycles:
+            self._end_leavers()
+        if time.monotonic() >= self._vigil.due:
+            self._vigil.look(self._staff)
+
     def _end_strays(self) -> None:
         """Kill workers that an item of a run that is over holds up; their places are filled like any other's."""
         now = time.monotonic()
@@ -317,9 +332,7 @@ class Crew:
                     self._leader = me
                 try:
                     # Whoever needs this thread's attention writes to a descriptor that is polled here.
-                    self._end_strays()
-                    if self._launch.life.recycles:
-                        self._end_leavers()
+                    self._watch_over_workers()
                     retry = bool(self._strays) or self._ledger.waits or any(worker.notices for worker in self._staff)
                     events = self._epoll.poll((_RETRY if retry else _HEARTBEAT) if wait else 0)
                     with self._lock:
@@ -513,6 +526,8 @@ class Crew:
     def _replace(self, worker: Worker) -> None:
         begun = self.board.has_begun(worker.number)
         code = reap(worker)
+        if worker.was_overdue(self.board.row(worker.number)):
+            code = TIMED_OUT
         said = worker.last_words.said().strip() if worker.recorded and not begun else ""
         death = Death(worker.name, worker.pid, code, "" if said else worker.last_words.stack())
         self._staff.remove(worker)
@@ -534,7 +549,7 @@ class Crew:
         """Send again what is lost with a worker, and answer for the item that ended it."""
         serial, state, *_ = self.board.row(worker.number)
         culprit = self._ledger.find(serial)
-        if culprit is not None and not worker.condemned:
+        if culprit is not None and (death.timed_out or not worker.condemned):
             self._blame(culprit, state, death)
         self._ledger.give_out_lost(worker.number, in_peace=self.board.has_left(worker.number))
 

@@ -21,6 +21,7 @@ from ordmap.engine.board import Board
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.engine.staff import Worker
+from ordmap.engine.terminal import let_go_of_terminal
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal
@@ -35,6 +36,7 @@ class Interpreter:
     """Starts workers by running Python anew."""
 
     inherits = False
+    beside = ""
 
     def __init__(self, life: Life) -> None:
         self.life = life
@@ -97,6 +99,7 @@ def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int
         last_words.record(*stderr)
     leash_end = socket.socket(fileno=leash)
     leashed(leash_end)
+    let_go_of_terminal()
     # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the caller has them all wait while it starts workers

@@ -51,6 +51,11 @@ class Worker:
         self.reaped = False
         self.condemned = False  # ended by the caller: no item's fault
         self.proven = False  # it has computed something
+        self.overdue: tuple[int, int] | None = None  # the chunk and the item that the caller found to take too long
+
+    def was_overdue(self, row: memoryview) -> bool:
+        """Whether the caller has ended it for the item that it was in, as its row of the board says."""
+        return self.condemned and self.overdue == (row[0], row[1])
 
     def close(self) -> None:
         """Close this process's descriptors of it."""

@@ -215,7 +215,7 @@ class _Worker:
         self._newest = seat.newest
         self._arena = blocks.current = Arena(seat.board, seat.number, *seat.allowance)
         self._outbox = channel.Outbox(seat.results)
-        self._clock = Clock(seat.last_words)
+        self._clock = Clock(seat.last_words, self._row)
         self._wear = Wear(seat.life.most_items, seat.life.most_bytes)
         self._hand = InHand(seat.number, seat.workers)
         self._courtesy = Courtesy()
