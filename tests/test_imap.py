@@ -298,7 +298,7 @@ def test_fork_is_left_alone_where_a_library_does_not_survive_it(monkeypatch):
     from ordmap.backends import forking
 
     monkeypatch.setitem(sys.modules, "jax", sys)
-    monkeypatch.setattr(forking, "_told", False)
+    monkeypatch.setattr(forking, "_told", set())
     with pytest.warns(RuntimeWarning, match="jax is in use and does not survive a fork"):
         assert list(ordered_imap("ab", 1)) == ["a", "b"]
     assert list(ordered_imap("ab", 1)) == ["a", "b"]  # said once

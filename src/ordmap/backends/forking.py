@@ -1,33 +1,109 @@
-"""Whether this process may be forked."""
+"""Whether this process may be forked: what the program asks for, and what in it doesn't survive a fork."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import warnings
+from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["fork_is_unsafe"]
+__all__ = ["Objection", "objection_to_fork"]
 
-_told = False
+#: What the threads of runtimes call themselves that a fork lacks and waits for, by how their names begin. Most are
+#: parts of many libraries, so that the name says more than any list of modules.
+_RUNTIMES = {
+    "polars-": "polars",
+    "rayon": "rayon (a Rust library's pool of threads)",
+    "tokio-r": "Tokio (a Rust library's pool of threads)",
+    "async-executor": "a Rust library's pool of threads",
+    "grpc_global_tim": "gRPC",
+    "event_engine": "gRPC",
+    "tf_": "XLA",
+    "cuda-": "CUDA",
+    "Aws": "AWS's runtime",
+    "rdk:": "librdkafka",
+    "GC Thread": "a Java machine",
+    "VM Thread": "a Java machine",
+}
+
+#: What to do where the program has asked for fresh interpreters, and they can't have what they need.
+_CURE = (
+    "multiprocessing.set_start_method() asks for fresh interpreters: have each worker make for itself what can't be "
+    "pickled (by initializer=, or on first use), use backend='threads', or ask for 'fork'"
+)
+
+_told: set[str] = set()
 
 
-def fork_is_unsafe() -> bool:
-    """Whether a library is in use that doesn't survive a fork; said once."""
-    global _told
-    culprit: str | None = next((name for name in ("jax", "tensorflow") if name in sys.modules), None)
+class Objection(NamedTuple):
+    """Why no worker is to be forked.
+
+    ``cure``: what to do where something can't be pickled for fresh interpreters, which the program has asked for.
+    Without one, it has not, and workers are forked then.
+    """
+
+    reason: str
+    cure: str | None = None
+
+    def tell(self) -> None:
+        """Say once that fresh interpreters are started, unless that was asked for."""
+        if self.cure is None:
+            self._tell("backend='processes' starts fresh interpreters, as backend='spawn' does")
+
+    def overrule(self, why: str) -> None:
+        """Say once that workers are forked nevertheless, since fresh interpreters can't have what they need."""
+        self._tell(
+            f"and backend='processes' forks nevertheless, since {why}. An item that uses it may wait for ever: "
+            "item_timeout= ends such an item, and backend='threads' needs no fork"
+        )
+
+    def _tell(self, what: str) -> None:
+        if what + self.reason not in _told:
+            _told.add(what + self.reason)
+            warnings.warn(f"{self.reason}: {what}", RuntimeWarning, stacklevel=3)
+
+
+def objection_to_fork() -> Objection | None:
+    """Return why no worker is to be forked now, if there is a reason."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        # Without such a call it is None, or the first, once the program has made a pool or a process.
+        method = multiprocessing.get_start_method(allow_none=True)
+        if method in {"spawn", "forkserver"} and method != multiprocessing.get_all_start_methods()[0]:
+            return Objection(f"multiprocessing.set_start_method({method!r}) was called", _CURE)
     torch = sys.modules.get("torch")
-    if culprit is None and torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
-        culprit = "CUDA"
+    culprit: str | None = next((name for name in ("jax", "tensorflow") if name in sys.modules), None)
     where = ""
-    if culprit is None and "av" in sys.modules and threading.current_thread() is not threading.main_thread():
+    if culprit is not None:
+        pass
+    elif torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
+        culprit = "CUDA"
+    elif "av" in sys.modules and threading.current_thread() is not threading.main_thread():
         # In a fork Python drops what was the other threads' own, and FFmpeg then waits for threads that aren't there.
         culprit, where = "PyAV", " in another thread than the main one"
-    if culprit is not None and not _told:
-        _told = True
-        warnings.warn(
-            f"{culprit} is in use and does not survive a fork{where}: backend='processes' starts fresh interpreters, "
-            "as backend='spawn' does",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return culprit is not None
+    elif "numba.np.ufunc.omppool" in sys.modules:
+        culprit = "numba's layer of OpenMP threads"  # it ends a forked process by itself
+    else:
+        culprit = _running()
+    return None if culprit is None else Objection(f"{culprit} is in use and does not survive a fork{where}")
+
+
+def _running() -> str | None:
+    """Return the runtime of which there are threads here."""
+    tasks = Path("/proc/self/task")
+    try:
+        threads = {int(task.name): task for task in tasks.iterdir()}
+    except OSError:
+        return None  # not on this system
+    for python in threading.enumerate():
+        threads.pop(python.native_id or 0, None)
+    for task in threads.values():
+        try:
+            name = (task / "comm").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it has just ended
+            continue
+        for beginning, whose in _RUNTIMES.items():
+            if name.startswith(beginning):
+                return whose
+    return None

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from ordmap.backends import Job, remote
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
-from ordmap.backends.forking import fork_is_unsafe
+from ordmap.backends.forking import objection_to_fork
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
@@ -182,7 +182,12 @@ class Processes(ProcessPool):
         self._crew: _Crew | None = None
 
     def _forks(self) -> bool:
-        return sys.platform == "linux" and not fork_is_unsafe()
+        if sys.platform != "linux":
+            return False
+        objection = objection_to_fork()
+        if objection is not None:
+            objection.tell()
+        return objection is None
 
     def _begin(self, job: Job) -> ExecutorRun:
         if self._crew is not None and not self._crew.is_fit():

@@ -7,7 +7,7 @@ import threading
 import weakref
 
 from ordmap.backends import Job
-from ordmap.backends.forking import fork_is_unsafe
+from ordmap.backends.forking import Objection, objection_to_fork
 from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import row, weaker
 from ordmap.engine.fork import Fork
@@ -25,8 +25,10 @@ __all__ = ["Processes", "Spawn"]
 class Processes(ProcessPool):
     """Compute in ``workers`` processes (``None``: as many as there are usable cores), forked where that is safe.
 
-    A forked worker inherits the dataset: nothing is pickled, whatever it holds. Where JAX, TensorFlow or CUDA is in use
-    (which don't survive a fork), fresh interpreters are started as by `Spawn`.
+    A forked worker inherits the dataset: nothing is pickled, whatever it holds. Where the program has called
+    ``multiprocessing.set_start_method("spawn")`` (or ``"forkserver"``), fresh interpreters are started as by `Spawn`;
+    and where something is in use that doesn't survive a fork (JAX, TensorFlow, CUDA, or the threads of polars, gRPC and
+    others), if the dataset can be pickled.
 
     ``initializer(*initargs)`` runs first in each worker, and ``finalizer()`` last: it has five seconds, or half a
     second where the worker is ended in the midst of an item, which has to let go of it. A worker that is killed has no
@@ -63,8 +65,9 @@ class Processes(ProcessPool):
         self._runs.clear()
         self._crew = None
 
-    def _forks(self) -> bool:
-        return not fork_is_unsafe()
+    def _objection(self) -> Objection | None:
+        """Return why workers are not to be forked now, if there is a reason."""
+        return objection_to_fork()
 
     def _begin(self, job: Job) -> EngineRun:
         crew = self._crew
@@ -79,22 +82,37 @@ class Processes(ProcessPool):
 
     def _recruited(self, job: Job) -> EngineRun:
         """Begin a run on new workers."""
-        if self._forks():
-            with uninterrupted():
-                crew = self._crew = Crew(self.workers, Fork(self._life), self._lock)
-                run = crew.join(job, keep=self._static)
-                crew.start()
-            return run
+        objection = self._objection()
+        if objection is None:
+            return self._forked(job)
         from ordmap.engine.spawn import Interpreter  # not needed by forked workers
 
+        parcel = None
+        try:
+            launch = Interpreter(self._life)
+            if objection.cure is None:
+                parcel = _parcel(job)
+        except BackendUnavailableError as error:
+            if objection.cure is not None:
+                raise
+            objection.overrule(str(error))
+            return self._forked(job)
+        objection.tell()
         with uninterrupted():
-            crew = self._crew = Crew(self.workers, Interpreter(self._life), self._lock)
+            crew = self._crew = Crew(self.workers, launch, self._lock)
             crew.start()  # while they begin, the job is pickled
         try:
-            return crew.join(job, _parcel(job), keep=self._static)
+            return crew.join(job, parcel or _parcel(job, objection.cure), keep=self._static)
         except BaseException:
             self._retire()
             raise
+
+    def _forked(self, job: Job) -> EngineRun:
+        with uninterrupted():
+            crew = self._crew = Crew(self.workers, Fork(self._life), self._lock)
+            run = crew.join(job, keep=self._static)
+            crew.start()
+        return run
 
     def _joined(self, crew: Crew, job: Job) -> EngineRun | None:
         """Begin a run on workers that there are; ``None``: the job can't reach them, and others must inherit it."""
@@ -104,10 +122,11 @@ class Processes(ProcessPool):
                 return run
         try:
             parcel = _parcel(job)
-        except BackendUnavailableError:
-            if self._forks():
+        except BackendUnavailableError as error:
+            objection = self._objection()
+            if objection is None or objection.cure is None:
                 return None
-            raise
+            raise BackendUnavailableError(f"{error}; {objection.cure}") from error.__cause__
         return crew.join(job, parcel, keep=self._static)
 
     def _over(self, run: EngineRun) -> None:
@@ -140,8 +159,8 @@ class Spawn(Processes):
     name = "spawn"
     promises = row()
 
-    def _forks(self) -> bool:
-        return False
+    def _objection(self) -> Objection | None:
+        return Objection("backend='spawn' is asked for", "use backend='processes' or backend='threads'")
 
 
 _pools: weakref.WeakSet[Processes] = weakref.WeakSet()
@@ -155,7 +174,7 @@ def _begin_all_anew() -> None:
 os.register_at_fork(after_in_child=_begin_all_anew)
 
 
-def _parcel(job: Job) -> Parcel:
+def _parcel(job: Job, cure: str | None = None) -> Parcel:
     try:
         return Parcel(tuple(Held.of(job)))
     except BaseException as error:
@@ -165,5 +184,5 @@ def _parcel(job: Job) -> Parcel:
             raise BackendUnavailableError(f"the dataset can't be sent to workers that run already: {error}") from error
         raise BackendUnavailableError(
             f"the {type(job.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "
-            f"{type(error).__name__}: {error}; use backend='processes' or backend='threads'"
+            f"{type(error).__name__}: {error}{'' if cure is None else f'; {cure}'}"
         ) from error
