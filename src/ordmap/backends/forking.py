@@ -54,7 +54,7 @@ class Objection(NamedTuple):
     def overrule(self, why: str) -> None:
         """Say once that workers are forked nevertheless, since fresh interpreters can't have what they need."""
         self._tell(
-            f"and backend='processes' forks nevertheless, since {why}. An item that uses it may wait for ever: "
+            f"backend='processes' forks nevertheless, since {why}. An item that uses it may wait for ever: "
             "item_timeout= ends such an item, and backend='threads' needs no fork"
         )
 

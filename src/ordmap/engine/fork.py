@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ordmap.backends.pool import Life
 from ordmap.engine import channel
+from ordmap.engine.bystanders import Bystanders
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.openmp import Teams
 from ordmap.engine.staff import Worker
@@ -38,7 +39,8 @@ class Fork:
         _mark_classes()
         self.life = life
         self._teams = Teams()
-        self.beside = ""
+        self._others = Bystanders()
+        self.beside = str(self._others)
 
     def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
         with channel.to_worker() as (ours, theirs, file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
@@ -60,10 +62,11 @@ class Fork:
             )
             shared = threading.active_count() > 1
             self._teams.let_go()
+            jobs = [held.compute for held in crew.jobs.held.values()]
+            self._others.settle([*jobs, self.life.initializer, sys.stdout, sys.stderr])
             pid = _forked()
             if not pid:
-                self._teams.begin_in_fork()
-                _be_worker(seat, ours, recorded=recorded, shared=shared)
+                _be_worker(seat, ours, (self._teams, self._others), recorded=recorded, shared=shared)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
             return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
@@ -119,9 +122,21 @@ def _forked() -> int:
         return os.fork()
 
 
-def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool, shared: bool) -> None:
-    """Turn this copy of the caller into a worker; does not return. ``shared``: the caller had other threads."""
+def _be_worker(
+    seat: Seat,
+    callers: Sequence[socket.socket],
+    lacking: Sequence[Teams | Bystanders],
+    *,
+    recorded: bool,
+    shared: bool,
+) -> None:
+    """Turn this copy of the caller into a worker; does not return.
+
+    ``lacking``: what of the caller's threads is to be done without. ``shared``: the caller had other threads.
+    """
     try:
+        for threads in lacking:
+            threads.begin_in_fork()
         os.setpgid(0, 0)
         leashed(seat.leash)
         let_go_of_terminal()
