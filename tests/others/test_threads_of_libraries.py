@@ -108,9 +108,7 @@ def work(i):
 
 def run(script, text, *flags):
     path = script(HEAD + text)
-    return subprocess.run(
-        [sys.executable, *flags, str(path)], capture_output=True, text=True, timeout=100, check=False
-    )
+    return subprocess.run([sys.executable, *flags, str(path)], capture_output=True, text=True, timeout=100, check=False)
 
 
 def uses(name, layer=None):

@@ -58,7 +58,7 @@ class Bystanders:
         """Return them in words; nothing, where there are none."""
         names = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
         words = [f"the threads {', '.join(names[:_NAMES])}{' …' if len(names) > _NAMES else ''}"] if names else []
-        of_libraries = len(list(Path("/proc/self/task").iterdir())) - 1 - len(names)
+        of_libraries = _count_threads() - 1 - len(names)
         if of_libraries > 0:
             words.append(f"{of_libraries} of libraries" if words else f"{of_libraries} threads of libraries")
         return " and ".join(words)
@@ -89,6 +89,13 @@ class Bystanders:
             spec = getattr(sys.modules.get(name), "__spec__", None)
             if getattr(spec, "_initializing", False):
                 del sys.modules[name]
+
+
+def _count_threads() -> int:
+    try:
+        return len(list(Path("/proc/self/task").iterdir()))
+    except OSError:  # there is no descriptor left, so that there will be no fork either
+        return 0
 
 
 def _imports_of_others() -> list[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,8 +58,10 @@ class Teams:
 
 
 def _loaded() -> list[CDLL]:
-    with open("/proc/self/maps", "rb") as file:  # noqa: PTH123  a worker's start counts each millisecond
-        paths = set(_RUNTIME.findall(file.read()))
+    try:
+        paths = set(_RUNTIME.findall(Path("/proc/self/maps").read_bytes()))
+    except OSError:  # there is no descriptor left, so that there will be no worker either
+        paths = set()
     if not paths:
         return []
     from ctypes import CDLL  # most programs that load such a runtime have it anyway
