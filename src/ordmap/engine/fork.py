@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import io
 import os
@@ -16,8 +15,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from ordmap.backends.pool import Life
 from ordmap.engine import channel
+from ordmap.engine.child import Parent, become_child
+from ordmap.engine.disown import disown
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.staff import Worker
+from ordmap.engine.trackers import outlive_workers, tracker_kept
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.generators import begin_in_fork
 
@@ -55,9 +57,10 @@ class Fork:
                 self.life,
             )
             shared = threading.active_count() > 1
-            pid = _forked()
-            if not pid:
-                _be_worker(seat, ours, recorded=recorded, shared=shared)
+            with tracker_kept() as tracker:
+                pid = _forked()
+                if not pid:
+                    _be_worker(seat, ours, crew.first + number, tracker, recorded=recorded, shared=shared)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
             return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
@@ -113,8 +116,13 @@ def _forked() -> int:
         return os.fork()
 
 
-def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool, shared: bool) -> None:
-    """Turn this copy of the caller into a worker; does not return. ``shared``: the caller had other threads."""
+def _be_worker(
+    seat: Seat, callers: Sequence[socket.socket], place: int, tracker: int | None, *, recorded: bool, shared: bool
+) -> None:
+    """Turn this copy of the caller into a worker; does not return.
+
+    ``place``: which child of the caller's it is; ``shared``: the caller had other threads.
+    """
     try:
         os.setpgid(0, 0)
         leashed(seat.leash)
@@ -128,11 +136,12 @@ def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool, 
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`
-        atexit._clear()
+        disown()
+        become_child(place, Parent.here()._replace(pid=os.getppid()), seat.leash.fileno())
+        outlive_workers(seat.leash.fileno(), tracker)
         util = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            util._finalizer_registry.clear()
-            util._run_after_forkers()
+        if hasattr(util, "_run_after_forkers"):
+            util._run_after_forkers()  # type: ignore[union-attr]
         _renew_streams()
         begin_in_fork(shared=shared)
     except BaseException:
