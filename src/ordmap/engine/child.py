@@ -1,7 +1,7 @@
 """A worker as the standard library sees it: one of its child processes, from the start to the end.
 
-`multiprocessing` is told what it tells the children that it starts itself: who they are, and whose. That is done when it
-is imported, if ever. At the end all runs that the worker and its items have registered.
+`multiprocessing` is told what it tells the children that it starts itself: who they are, and whose. That is done when
+it is imported, if ever. At the end all runs that the worker and its items have registered.
 """
 
 from __future__ import annotations

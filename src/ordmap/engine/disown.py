@@ -1,8 +1,8 @@
 """What a forked worker leaves alone: all that its caller has registered to be done at some end, or by some thread.
 
-A fork copies the registries, too: of finalizers, exit functions, child processes, threads, log handlers. Each is emptied
-here, so that what the worker and its items register is all that there is; what was in them is kept, since its end might
-be an action in itself.
+A fork copies the registries, too: of finalizers, exit functions, threads, log handlers. Each is emptied here, so that
+what the worker and its items register is all that there is; what was in them is kept, since its end might be an action
+in itself.
 """
 
 from __future__ import annotations
@@ -110,9 +110,13 @@ def _disown_executors() -> None:
                     f"this pool is that of process {os.getppid()}, and its workers can't be reached from a fork: "
                     "make one in the item or in the initializer"
                 )
-    own: list[Any] = threading._threading_atexits  # type: ignore[attr-defined]
-    _kept.append(list(own))
-    own[:] = [call for call in own if getattr(call, "func", call).__module__.startswith("concurrent.futures.")]
+    own: Any = threading
+    _kept.append(list(own._threading_atexits))
+    own._threading_atexits.clear()
+    own._SHUTTING_DOWN = False  # the caller may be: a loop in one of its exit functions
+    for module in (threads, processes):
+        if hasattr(module, "_python_exit"):
+            own._register_atexit(module._python_exit)
 
 
 def _executor_of(thread: Any) -> Any:

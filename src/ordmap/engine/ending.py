@@ -16,7 +16,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from ordmap.engine.clock import TIMED_OUT
-from ordmap.engine.trackers import wait_for_trackers
 from ordmap.errors import WorkerDiedError
 
 if TYPE_CHECKING:
@@ -76,8 +75,6 @@ def end_workers(workers: Sequence[Worker], busy: Sequence[Worker], *, gently: bo
     except BaseException:
         _end([worker for worker in workers if not worker.reaped], workers, end)
         raise
-    finally:
-        wait_for_trackers(workers)
 
 
 def end_gently(worker: Worker) -> Iterator[float]:

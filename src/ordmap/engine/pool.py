@@ -580,7 +580,10 @@ class Crew:
                     self.offers.shutdown(socket.SHUT_RDWR)
                     workers = list(self._staff)
                     busy = [worker for worker in workers if self.board.is_busy(worker.number)]
-                    end_workers(workers, busy, gently=self._launch.life.finalizer is not None)
+                    try:
+                        end_workers(workers, busy, gently=self._launch.life.finalizer is not None)
+                    finally:
+                        self._staff.wait_for_trackers()
             finally:
                 self._rouse()
                 self._let_go()
@@ -683,7 +686,7 @@ def _read_eventfd(file: int) -> None:
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 
 
-#: Held while a crew is given numbers; re-entrant, since the garbage collector may begin a loop of the caller's anywhere.
+#: Held while a crew is given numbers; re-entrant, since the garbage collector may begin one of the caller's loops.
 _numbering = threading.RLock()
 
 

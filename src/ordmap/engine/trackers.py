@@ -1,9 +1,9 @@
 """Resource trackers of the items: the helpers that remove what an item leaves in shared memory or temporary folders.
 
-The standard library starts one with the first `SharedMemory` or named semaphore of a program, joblib another. It does its
-work when all that use it have ended, and ends itself. So it must outlive a worker that is killed with its process group,
-by its caller or by the kernel: it gets a group of its own. It also holds the worker's end of the leash, so that the
-caller sees its end and waits for it.
+The standard library starts one with the first `SharedMemory` or named semaphore of a program, joblib another. It does
+its work when all that use it have ended, and then ends itself. So it must outlive a worker that is killed with its
+process group, by its caller or by the kernel: it gets a group of its own. It also holds the worker's end of the leash,
+so that the caller sees when it ends, and waits for it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,20 @@ import contextlib
 import functools
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ordmap.engine.imports import when_imported
 
-if TYPE_CHECKING:
-    from ordmap.engine.staff import Worker
-
-__all__ = ["callers_tracker", "outlive_workers", "tracker_kept", "wait_for_trackers"]
+__all__ = ["PATIENCE", "callers_tracker", "held", "outlive_workers", "tracker_kept"]
 
 #: Seconds that the caller waits for trackers at the end of their workers.
-_PATIENCE = 5.0
+PATIENCE = 5.0
 
 #: What the command line of every tracker has, that of joblib's, too.
 _COMMAND = "resource_tracker import main"
@@ -57,19 +55,18 @@ def tracker_kept() -> Iterator[int | None]:
         os.close(kept)
 
 
-def wait_for_trackers(workers: Sequence[Worker]) -> None:
-    """Wait until the trackers of dead workers have done their work, for some seconds at most."""
+def held(leashes: Sequence[socket.socket], seconds: float = 0.0) -> list[socket.socket]:
+    """Return those leashes of dead workers that a tracker still holds after some seconds; the others are closed."""
+    left = {leash.fileno(): leash for leash in leashes}
     poll = select.poll()
-    left = set()
-    for worker in workers:
-        if worker.reaped:
-            left.add(worker.leash.fileno())
-            poll.register(worker.leash, 0)  # its end alone
-    give_up = time.monotonic() + _PATIENCE
-    while left and (rest := give_up - time.monotonic()) > 0:
-        for file, _ in poll.poll(rest * 1000):
-            left.discard(file)
+    for file in left:
+        poll.register(file, 0)  # its end alone
+    give_up = time.monotonic() + seconds
+    while left and (ended := poll.poll(max(0.0, give_up - time.monotonic()) * 1000)):
+        for file, _ in ended:
             poll.unregister(file)
+            left.pop(file).close()
+    return list(left.values())
 
 
 # In a worker
