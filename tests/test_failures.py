@@ -415,7 +415,7 @@ def test_recycling_does_not_hold_up_the_oldest_item_of_a_wide_window(tally):
 
 
 def test_a_recycled_worker_whose_end_takes_too_long_is_ended(monkeypatch, tally):
-    monkeypatch.setattr(engine_pool, "LEAVE_GENTLY", 0.2)
+    monkeypatch.setattr(engine_pool, "LEAVE", 0.2)
 
     def hang():
         tally.add()

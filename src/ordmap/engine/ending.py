@@ -21,13 +21,10 @@ from ordmap.errors import WorkerDiedError
 if TYPE_CHECKING:
     from ordmap.engine.staff import Worker
 
-__all__ = ["LEAVE_GENTLY", "Death", "end_gently", "end_workers", "has_ended", "reap"]
+__all__ = ["LEAVE", "Death", "end_gently", "end_workers", "has_ended", "reap"]
 
-#: Seconds that a worker with nothing in hand has to leave by itself.
-_LEAVE = 1.0
-
-#: … and where it has a finalizer to run.
-LEAVE_GENTLY = 5.0
+#: Seconds that a worker with nothing in hand has to leave by itself, with all that is to be done at its end.
+LEAVE = 5.0
 
 #: Seconds that a worker has to follow SIGTERM, which it does at once unless an item has set a handler.
 _GRACE = 0.1
@@ -72,11 +69,11 @@ def end_workers(workers: Sequence[Worker], busy: Sequence[Worker], *, gently: bo
     ``gently``: they have a finalizer to run. An exception that a signal's handler raises in between comes once all is
     done.
     """
-    leave, end = (LEAVE_GENTLY, end_gently) if gently else (_LEAVE, _end_at_once)
+    end = end_gently if gently else _end_at_once
     try:
-        _end(workers, busy, leave, end)
+        _end(workers, busy, end)
     except BaseException:
-        _end([worker for worker in workers if not worker.reaped], workers, leave, end)
+        _end([worker for worker in workers if not worker.reaped], workers, end)
         raise
 
 
@@ -101,11 +98,9 @@ def _end_at_once(worker: Worker) -> Iterator[float]:
     _signal_group(worker, signal.SIGKILL)
 
 
-def _end(
-    workers: Sequence[Worker], busy: Sequence[Worker], leave: float, end: Callable[[Worker], Iterator[float]]
-) -> None:
+def _end(workers: Sequence[Worker], busy: Sequence[Worker], end: Callable[[Worker], Iterator[float]]) -> None:
     now = time.monotonic()
-    due = {worker: now + (0 if worker in busy else leave) for worker in workers}
+    due = {worker: now + (0 if worker in busy else LEAVE) for worker in workers}
     steps = {worker: chain(end(worker), (_GIVE_UP,)) for worker in workers}
     poll = select.poll()
     by_file = {worker.pidfd: worker for worker in workers}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import io
 import os
@@ -17,10 +16,13 @@ from typing import TYPE_CHECKING, TextIO
 from ordmap.backends.pool import Life
 from ordmap.engine import channel
 from ordmap.engine.bystanders import Bystanders
+from ordmap.engine.child import Parent, become_child
+from ordmap.engine.disown import disown
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.openmp import Teams
 from ordmap.engine.staff import Worker
 from ordmap.engine.terminal import let_go_of_terminal
+from ordmap.engine.trackers import outlive_workers, tracker_kept
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.generators import begin_in_fork
 
@@ -64,9 +66,11 @@ class Fork:
             self._teams.let_go()
             jobs = [held.compute for held in crew.jobs.held.values()]
             self._others.settle([*jobs, self.life.initializer, sys.stdout, sys.stderr])
-            pid = _forked()
-            if not pid:
-                _be_worker(seat, ours, (self._teams, self._others), recorded=recorded, shared=shared)
+            with tracker_kept() as tracker:
+                pid = _forked()
+                if not pid:
+                    lacking = self._teams, self._others
+                    _be_worker(seat, ours, crew.first + number, tracker, lacking, recorded=recorded, shared=shared)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
             return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
@@ -125,6 +129,8 @@ def _forked() -> int:
 def _be_worker(
     seat: Seat,
     callers: Sequence[socket.socket],
+    place: int,
+    tracker: int | None,
     lacking: Sequence[Teams | Bystanders],
     *,
     recorded: bool,
@@ -132,7 +138,8 @@ def _be_worker(
 ) -> None:
     """Turn this copy of the caller into a worker; does not return.
 
-    ``lacking``: what of the caller's threads is to be done without. ``shared``: the caller had other threads.
+    ``place``: which child of the caller's it is. ``lacking``: what of the caller's threads is to be done without.
+    ``shared``: the caller had other threads.
     """
     try:
         for threads in lacking:
@@ -150,11 +157,12 @@ def _be_worker(
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`
-        atexit._clear()
+        disown()
+        become_child(place, Parent.here()._replace(pid=os.getppid()), seat.leash.fileno())
+        outlive_workers(seat.leash.fileno(), tracker)
         util = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            util._finalizer_registry.clear()
-            util._run_after_forkers()
+        if hasattr(util, "_run_after_forkers"):
+            util._run_after_forkers()  # type: ignore[union-attr]
         _renew_streams()
         begin_in_fork(shared=shared)
     except BaseException:

@@ -34,7 +34,7 @@ from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.clock import TIMED_OUT
 from ordmap.engine.courtesy import Courtesy
 from ordmap.engine.crates import Crates
-from ordmap.engine.ending import LEAVE_GENTLY, Death, end_gently, end_workers, has_ended, reap
+from ordmap.engine.ending import LEAVE, Death, end_gently, end_workers, has_ended, reap
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, streams_taken
@@ -96,6 +96,7 @@ class Crew:
     """Some workers and the runs that use them. Belongs to the process that made it."""
 
     ended = True  # until it has all that it needs
+    first = 0  # of the numbers that its workers have among this process's children
 
     def __init__(self, size: int, launch: Launch, lock: threading.RLock) -> None:
         self.process = os.getpid()
@@ -128,8 +129,10 @@ class Crew:
         self._leader: int | None = None
         self._followers = 0
         self._users = 0
-        self.ended = False
-        _crews.add(self)
+        with _numbering:
+            self.first = _first_free(size)
+            self.ended = False
+            _crews.add(self)
 
     def _open_files(self, size: int, *, shared: bool) -> None:
         """Make the board and the channels, all or none; ``shared``: the board is not inherited."""
@@ -274,7 +277,7 @@ class Crew:
         """Kill workers that have handed all over and don't come to their end."""
         now = time.monotonic()
         for worker in self._staff:
-            if self.board.has_left(worker.number) and now > self._leavers.setdefault(worker, now + LEAVE_GENTLY):
+            if self.board.has_left(worker.number) and now > self._leavers.setdefault(worker, now + LEAVE):
                 _kill(worker)
         for worker in [worker for worker in self._leavers if worker not in self._staff]:
             del self._leavers[worker]
@@ -592,7 +595,10 @@ class Crew:
                     self.offers.shutdown(socket.SHUT_RDWR)
                     workers = list(self._staff)
                     busy = [worker for worker in workers if self.board.is_busy(worker.number)]
-                    end_workers(workers, busy, gently=self._launch.life.finalizer is not None)
+                    try:
+                        end_workers(workers, busy, gently=self._launch.life.finalizer is not None)
+                    finally:
+                        self._staff.wait_for_trackers()
             finally:
                 self._rouse()
                 self._let_go()
@@ -695,6 +701,20 @@ def _read_eventfd(file: int) -> None:
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 
 
+#: Held while a crew is given numbers; re-entrant, since the garbage collector may begin one of the caller's loops.
+_numbering = threading.RLock()
+
+
+def _first_free(size: int) -> int:
+    """Return the first of so many numbers in a row that no worker of this process has."""
+    first = 1
+    for crew in sorted((crew for crew in _crews if not crew.ended), key=lambda crew: crew.first):
+        if first + size <= crew.first:
+            break
+        first = crew.first + crew.size
+    return first
+
+
 def _end_crews() -> None:
     for crew in list(_crews):
         crew.end()
@@ -702,6 +722,8 @@ def _end_crews() -> None:
 
 def _abandon_crews() -> None:
     """In a forked child: hold nothing of the caller's crews, whose workers must see the caller's death, not ours."""
+    global _numbering
+    _numbering = threading.RLock()
     for crew in list(_crews):
         crew.ended = True
         crew.close_files()

@@ -13,15 +13,17 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ordmap.backends.pool import Life
 from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
+from ordmap.engine.child import Parent, become_child
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.engine.staff import Worker
 from ordmap.engine.terminal import let_go_of_terminal
+from ordmap.engine.trackers import callers_tracker, outlive_workers
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal
@@ -41,7 +43,7 @@ class Interpreter:
     def __init__(self, life: Life) -> None:
         self.life = life
         try:
-            self._luggage = Parcel((sys.argv, life))
+            self._luggage = Parcel((_Introduction(Parent.here()), sys.argv, life))
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -67,15 +69,16 @@ class Interpreter:
                 self._luggage.file,
                 *([stderr] if recorded else []),
             )
+            tracker = callers_tracker()
             code = (
                 f"import sys; sys.path[:] = {sys.path!r}; from ordmap.engine.spawn import main; "
-                f"main({files}, {number}, {crew.size}, {crew.allowance})"
+                f"main({files}, {number}, {crew.size}, {crew.allowance}, {crew.first + number}, {tracker})"
             )
             flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             command = [sys.executable, *flags, "-c", code]
             process = subprocess.Popen(  # noqa: S603  this very interpreter
                 command,
-                pass_fds=files,
+                pass_fds=files if tracker is None else (*files, tracker),
                 stdin=subprocess.DEVNULL,
                 stderr=file if recorded else None,
                 process_group=0,
@@ -88,8 +91,27 @@ class Interpreter:
         self._luggage.close()
 
 
-def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int, int]) -> NoReturn:
-    """Be a worker: all that a fresh interpreter does."""
+class _Introduction:
+    """Tells a worker whose child it is, before it unpickles what comes behind this."""
+
+    expected: ClassVar[tuple[int, int]]  # in the worker: which child it is, and its leash
+
+    def __init__(self, parent: Parent) -> None:
+        self.parent = parent
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Introduction.take, (self.parent,)
+
+    @classmethod
+    def take(cls, parent: Parent) -> None:
+        number, leash = cls.expected
+        become_child(number, parent, leash)
+
+
+def main(  # noqa: PLR0917  what a command line says
+    files: tuple[int, ...], number: int, workers: int, allowance: tuple[int, int], place: int, tracker: int | None
+) -> NoReturn:
+    """Be a worker: all that a fresh interpreter does. ``place``: which child of the caller's it is."""
     board_file, taking, offers, results, leash, file, luggage, *stderr = files
     for one in files:
         os.set_inheritable(one, False)
@@ -108,9 +130,13 @@ def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if tracker is not None:
+        os.set_inheritable(tracker, False)
+    outlive_workers(leash, tracker)
+    _Introduction.expected = place, leash
     life: Life
     try:
-        sys.argv[:], life = unpacked_parcel(luggage)
+        _, sys.argv[:], life = unpacked_parcel(luggage)
     except BaseException as error:
         life = Life(_raise, (error,))
     codec.find_classes = fill_main

@@ -12,6 +12,7 @@ from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.shelf import Shelf
+from ordmap.engine.trackers import PATIENCE, held
 
 __all__ = ["Staff", "Worker"]
 
@@ -57,11 +58,12 @@ class Worker:
         """Whether the caller has ended it for the item that it was in, as its row of the board says."""
         return self.condemned and self.overdue == (row[0], row[1])
 
-    def close(self) -> None:
-        """Close this process's descriptors of it."""
+    def close(self, *, leash: bool = True) -> None:
+        """Close this process's descriptors of it, with that of its leash or without."""
         self.notices.drop()
         self.results.close()
-        self.leash.close()
+        if leash:
+            self.leash.close()
         self.shelf.close()
         if self.pidfd >= 0:
             file, self.pidfd = self.pidfd, -1
@@ -76,6 +78,7 @@ class Staff:
         self._events = events
         self._by_number: dict[int, Worker] = {}
         self._by_file: dict[int, Worker] = {}
+        self._trackers: list[socket.socket] = []  # leashes of workers that are gone, which their trackers hold
 
     def __iter__(self) -> Iterator[Worker]:
         """Iterate over those there are now: others may come and go meanwhile, by a signal's handler."""
@@ -105,11 +108,19 @@ class Staff:
         self.ignore(worker.results.fileno())
         self.ignore(worker.pidfd)
         del self._by_number[worker.number]
-        worker.close()
+        worker.close(leash=False)
+        self._trackers = held([*self._trackers, worker.leash])
+
+    def wait_for_trackers(self) -> None:
+        """Wait for the trackers of all workers that have ended, some seconds at most."""
+        self._trackers = held([*self._trackers, *(worker.leash for worker in self if worker.reaped)], PATIENCE)
 
     def close(self) -> None:
         """Let go of all, whose events are not waited for any more."""
         for worker in self:
             worker.close()
+        for leash in self._trackers:
+            leash.close()
+        self._trackers.clear()
         self._by_number.clear()
         self._by_file.clear()

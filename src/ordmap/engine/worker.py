@@ -12,7 +12,6 @@ elsewhere holds nobody up. Every wait here ends with the caller: it shuts the ch
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import faulthandler
@@ -34,6 +33,7 @@ from ordmap.backends.pool import Life, refuse_breakpoints
 from ordmap.engine import blocks, channel
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
+from ordmap.engine.child import run_exit_functions
 from ordmap.engine.clock import Clock
 from ordmap.engine.codec import encode
 from ordmap.engine.courtesy import Courtesy
@@ -158,12 +158,8 @@ def work(seat: Seat) -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """End this process as a program ends, but for what it inherited from the caller."""
-    with contextlib.suppress(Exception):
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            util._exit_function()
-        atexit._run_exitfuncs()
+    """End this process as a program ends."""
+    run_exit_functions()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
