@@ -10,6 +10,7 @@ from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import row, weaker
+from ordmap.engine.child import Introduction
 from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
@@ -157,7 +158,7 @@ os.register_at_fork(after_in_child=_begin_all_anew)
 
 def _parcel(job: Job) -> Parcel:
     try:
-        return Parcel(tuple(Held.of(job)))
+        return Parcel((Introduction(), *Held.of(job)))
     except BaseException as error:
         if came_by_a_signal(error):
             raise
