@@ -531,6 +531,48 @@ def test_items_may_use_the_callers_executor_of_threads_and_are_told_of_that_of_p
     assert printed.startswith("[[0, 0], [1, 1]] this pool is that of process ")
 
 
+SERVER = """
+import multiprocessing as mp, sys
+from ordmap import ordered_map
+
+def item(i):
+    process = mp.get_context("forkserver").Process(target=abs, args=(i,))
+    process.start()
+    process.join()
+    return process.exitcode
+
+if __name__ == "__main__":
+    item(0)
+    print(list(ordered_map(item, range(2), workers=2, backend=sys.argv[1])), item(0))
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_items_may_use_a_fork_server_where_the_caller_has_one(run, backend):
+    assert run(SERVER, backend) == "[0, 0] 0\n"
+
+
+MANAGER = """
+import sys
+from ordmap import Processes, Spawn, ordered_map
+
+if __name__ == "__main__":
+    with {"processes": Processes, "spawn": Spawn}[sys.argv[1]](2) as pool:
+        list(ordered_map(abs, range(4), backend=pool))
+        import multiprocessing
+        with multiprocessing.Manager() as manager:
+            shared = manager.dict()
+            list(ordered_map(lambda i: shared.update({i: i}), range(4), backend=pool))
+            list(ordered_map(lambda pair: pair[1].update({pair[0]: 0}), [(i, shared) for i in range(4, 8)], backend=pool))
+            print(sorted(shared))
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_items_reach_a_manager_that_is_younger_than_their_workers(run, backend):
+    assert run(MANAGER, backend) == "[0, 1, 2, 3, 4, 5, 6, 7]\n"
+
+
 # What items leave to a helper
 
 

@@ -10,6 +10,7 @@ from ordmap.backends import Job
 from ordmap.backends.forking import Objection, objection_to_fork
 from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import row, weaker
+from ordmap.engine.child import Introduction
 from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
@@ -176,7 +177,7 @@ os.register_at_fork(after_in_child=_begin_all_anew)
 
 def _parcel(job: Job, cure: str | None = None) -> Parcel:
     try:
-        return Parcel(tuple(Held.of(job)))
+        return Parcel((Introduction(), *Held.of(job)))
     except BaseException as error:
         if came_by_a_signal(error):
             raise

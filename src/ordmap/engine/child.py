@@ -13,11 +13,11 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from ordmap.engine.imports import when_imported
 
-__all__ = ["Parent", "become_child", "run_exit_functions"]
+__all__ = ["Introduction", "Parent", "become_child", "run_exit_functions"]
 
 
 class Parent(NamedTuple):
@@ -76,6 +76,32 @@ def _enter(process: Any, *, parent: Parent, sentinel: int) -> None:
     process._parent_process = process._ParentProcess(parent.name, parent.pid, sentinel)
     process._children = set()
     process._process_counter = itertools.count(1)
+
+
+class Introduction:
+    """Tells a worker, before it unpickles what comes behind this, what `multiprocessing` knows of its caller by now."""
+
+    expected: ClassVar[tuple[int, int] | None] = None  # by a worker that has met nobody yet: its number, and its leash
+
+    def __init__(self) -> None:
+        self._parent = Parent.here()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Introduction.meet, (self._parent,)
+
+    @classmethod
+    def meet(cls, parent: Parent) -> None:
+        """Be its child, or have its key, which it may have got since this one was forked: managers ask for that."""
+        if cls.expected is not None:
+            number, leash = cls.expected
+            cls.expected = None
+            become_child(number, parent, leash)
+        elif parent.authkey is not None:
+            when_imported("multiprocessing.process", partial(_share_key, key=parent.authkey))
+
+
+def _share_key(process: Any, key: bytes) -> None:
+    process.current_process().authkey = key
 
 
 def _name_records(logging: Any) -> None:

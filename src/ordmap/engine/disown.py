@@ -14,12 +14,17 @@ import queue
 import sys
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["disown"]
 
 #: The caller's own, which is not to end in this process.
 _kept: list[object] = []
+
+
+#: The packages that make joblib's pools.
+_LOKY = ("joblib.externals.loky", "loky")
 
 
 def disown() -> None:
@@ -29,10 +34,20 @@ def disown() -> None:
     _disown_finalizers()
     _disown_logs()
     _disown_executors()
+    _disown_server()
     _disown_loop()
     util = sys.modules.get("multiprocessing.util")
     if hasattr(util, "_exit_function"):
         atexit.register(util._exit_function)  # type: ignore[union-attr]
+
+
+def _disown_server() -> None:
+    """Have items that start processes by a fork server start one of their own."""
+    module: Any = sys.modules.get("multiprocessing.forkserver")
+    server = getattr(module, "_forkserver", None)
+    if server is not None and server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
 
 
 def _emptied(registry: dict[Any, Any]) -> dict[Any, Any]:
@@ -87,36 +102,48 @@ def _end_logs(logging: Any, inherited: list[Any]) -> None:
 
 
 def _disown_executors() -> None:
-    """Have the caller's executors of threads start threads here, and its executors of processes refuse.
-
-    They would wait for threads that a fork lacks.
-    """
+    """Have the caller's executors not wait for threads that a fork lacks: they start others, or refuse."""
+    ends: Any = threading
+    _kept.append(list(ends._threading_atexits))
+    ends._threading_atexits.clear()
+    ends._SHUTTING_DOWN = False  # the caller may be: a loop in one of its exit functions
     threads: Any = sys.modules.get("concurrent.futures.thread")
     if hasattr(threads, "ThreadPoolExecutor"):
-        for thread in _emptied(threads._threads_queues):
-            executor = _executor_of(thread)
-            if executor is not None:
-                _kept.append(executor._work_queue)
-                executor._work_queue = queue.SimpleQueue()
-                executor._threads = set()
-                executor._idle_semaphore = threading.Semaphore(0)
-                executor._shutdown_lock = threading.Lock()
+        ends._register_atexit(threads._python_exit)
+        _renew_threads(_emptied(threads._threads_queues))
     processes: Any = sys.modules.get("concurrent.futures.process")
     if hasattr(processes, "ProcessPoolExecutor"):
-        for thread in _emptied(processes._threads_wakeups):
-            executor = thread.executor_reference()
-            if executor is not None:
-                executor._broken = (
-                    f"this pool is that of process {os.getppid()}, and its workers can't be reached from a fork: "
-                    "make one in the item or in the initializer"
-                )
-    own: Any = threading
-    _kept.append(list(own._threading_atexits))
-    own._threading_atexits.clear()
-    own._SHUTTING_DOWN = False  # the caller may be: a loop in one of its exit functions
-    for module in (threads, processes):
-        if hasattr(module, "_python_exit"):
-            own._register_atexit(module._python_exit)
+        ends._register_atexit(processes._python_exit)
+        _break_pools(_emptied(processes._threads_wakeups))
+    for name in _LOKY:
+        loky: Any = sys.modules.get(f"{name}.reusable_executor")
+        if hasattr(loky, "get_reusable_executor"):  # which gives all of a program one and the same
+            _kept.append(loky._executor)
+            loky._executor = None
+            sys.modules[f"{name}.process_executor"].process_pool_executor_at_exit = None  # type: ignore[attr-defined]
+
+
+def _renew_threads(threads: Iterable[Any]) -> None:
+    """Have the executors of these threads without any, and with nothing to do."""
+    for thread in threads:
+        executor = _executor_of(thread)
+        if executor is not None:
+            _kept.append(executor._work_queue)
+            executor._work_queue = queue.SimpleQueue()
+            executor._threads = set()
+            executor._idle_semaphore = threading.Semaphore(0)
+            executor._shutdown_lock = threading.Lock()
+
+
+def _break_pools(managers: Iterable[Any]) -> None:
+    """Have the executors that these threads manage refuse what they are given."""
+    for manager in managers:
+        executor = manager.executor_reference()
+        if executor is not None:
+            executor._broken = (
+                f"this pool is that of process {os.getppid()}, and its workers can't be reached from a fork: "
+                "make one in the item or in the initializer"
+            )
 
 
 def _executor_of(thread: Any) -> Any:

@@ -13,12 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ordmap.backends.pool import Life
 from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
-from ordmap.engine.child import Parent, become_child
+from ordmap.engine.child import Introduction
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.engine.staff import Worker
@@ -43,7 +43,7 @@ class Interpreter:
     def __init__(self, life: Life) -> None:
         self.life = life
         try:
-            self._luggage = Parcel((_Introduction(Parent.here()), sys.argv, life))
+            self._luggage = Parcel((Introduction(), sys.argv, life))
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -91,23 +91,6 @@ class Interpreter:
         self._luggage.close()
 
 
-class _Introduction:
-    """Tells a worker whose child it is, before it unpickles what comes behind this."""
-
-    expected: ClassVar[tuple[int, int]]  # in the worker: which child it is, and its leash
-
-    def __init__(self, parent: Parent) -> None:
-        self.parent = parent
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Introduction.take, (self.parent,)
-
-    @classmethod
-    def take(cls, parent: Parent) -> None:
-        number, leash = cls.expected
-        become_child(number, parent, leash)
-
-
 def main(  # noqa: PLR0917  what a command line says
     files: tuple[int, ...], number: int, workers: int, allowance: tuple[int, int], place: int, tracker: int | None
 ) -> NoReturn:
@@ -133,7 +116,7 @@ def main(  # noqa: PLR0917  what a command line says
     if tracker is not None:
         os.set_inheritable(tracker, False)
     outlive_workers(leash, tracker)
-    _Introduction.expected = place, leash
+    Introduction.expected = place, leash
     life: Life
     try:
         _, sys.argv[:], life = unpacked_parcel(luggage)

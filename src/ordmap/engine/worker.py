@@ -411,7 +411,8 @@ class _Worker:
             try:
                 if job.file < 0:
                     raise OSError(errno.EMFILE, "the worker may have no more files open")
-                job = Held(*unpacked_parcel(job.file))
+                _, *held = unpacked_parcel(job.file)
+                job = Held(*held)
             except BaseException as error:
                 job = None
                 self._report_fault(run, error)
