@@ -10,6 +10,7 @@ from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import row, weaker
+from ordmap.backends.sharing import Shared
 from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
@@ -80,8 +81,10 @@ class Processes(ProcessPool):
     def _recruited(self, job: Job) -> EngineRun:
         """Begin a run on new workers."""
         if self._forks():
-            with uninterrupted():
-                crew = self._crew = Crew(self.workers, Fork(self._life), self._lock)
+            launch = Fork(self._life)
+            Shared(launch.roots([job])).warn()
+            with uninterrupted(), launch.settled():
+                crew = self._crew = Crew(self.workers, launch, self._lock)
                 run = crew.join(job, keep=self._static)
                 crew.start()
             return run

@@ -6,25 +6,33 @@ import atexit
 import contextlib
 import io
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from ordmap.backends import Job
 from ordmap.backends.pool import Life
+from ordmap.backends.sharing import Shared
 from ordmap.engine import channel
+from ordmap.engine.inherited import Estate
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.staff import Worker
-from ordmap.engine.worker import Seat, leashed, work
+from ordmap.engine.worker import Held, Seat, leashed, work
 from ordmap.generators import begin_in_fork
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
 
 __all__ = ["Fork"]
+
+
+#: Milliseconds that workers have at most to let go of what is the caller's: one may have been stopped.
+_SETTLED = 1000
 
 
 class Fork:
@@ -35,6 +43,7 @@ class Fork:
     def __init__(self, life: Life) -> None:
         _mark_classes()
         self.life = life
+        self._gate: tuple[socket.socket, ...] = ()
 
     def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
         with channel.to_worker() as (ours, theirs, file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
@@ -55,12 +64,36 @@ class Fork:
                 self.life,
             )
             shared = threading.active_count() > 1
+            roots = self.roots(seat.jobs.values())
+            estate = Estate(roots)
+            renewals = Shared(roots).renewals
             pid = _forked()
             if not pid:
-                _be_worker(seat, ours, recorded=recorded, shared=shared)
+                _be_worker(seat, (*ours, *self._gate), estate, renewals, recorded=recorded, shared=shared)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
             return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
+
+    def roots(self, jobs: Iterable[Job | Held]) -> list[object]:
+        """Return what a worker with these jobs begins from."""
+        return [*(job.compute for job in jobs), self.life.initializer, *self.life.initargs, self.life.finalizer]
+
+    @contextlib.contextmanager
+    def settled(self) -> Iterator[None]:
+        """Wait, at the end, until the workers that were started in here hold open nothing that is the caller's alone.
+
+        Else a lock or a port that it lets go of right after the first item would be taken for a moment.
+        """
+        here, there = self._gate = channel.pair()
+        try:
+            with there:
+                yield
+            gone = select.poll()
+            gone.register(here, 0)  # told when no worker has the other end, having closed it or died
+            gone.poll(_SETTLED)
+        finally:
+            self._gate = ()
+            here.close()
 
     def close(self) -> None:
         """Do nothing: a fork needs nothing beforehand."""
@@ -113,16 +146,25 @@ def _forked() -> int:
         return os.fork()
 
 
-def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool, shared: bool) -> None:
+def _be_worker(
+    seat: Seat,
+    callers: Sequence[socket.socket],
+    estate: Estate,
+    renewals: Sequence[Callable[[], object]],
+    *,
+    recorded: bool,
+    shared: bool,
+) -> None:
     """Turn this copy of the caller into a worker; does not return. ``shared``: the caller had other threads."""
     try:
+        estate.settle()
+        for end in callers:
+            end.close()
         os.setpgid(0, 0)
         leashed(seat.leash)
         if recorded:
             seat.last_words.record_from_now_on()
         seat.last_words.tell_of_crashes()
-        for end in callers:
-            end.close()
         signal.set_wakeup_fd(-1)
         # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
         signal.signal(signal.SIGINT, lambda *_: None)
@@ -135,6 +177,9 @@ def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool, 
             util._run_after_forkers()
         _renew_streams()
         begin_in_fork(shared=shared)
+        for renew in renewals:
+            with contextlib.suppress(Exception):  # a library's; the item will meet what is wrong
+                renew()
     except BaseException:
         os._exit(1)
     work(seat)

@@ -1,0 +1,222 @@
+"""What an item may use: the objects that its dataset or function leads to, a few steps far.
+
+A step goes to an attribute, an element, a closure's variable, or a global that the code names. No code of the user's is
+run for it, but for a ``fileno()``. Code of the standard library and of what is installed is not followed: it leads
+everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import types
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+__all__ = ["Reached", "reached"]
+
+#: Attributes of an object that are looked at.
+_MOST = 128
+
+#: Numbers in a container that may be descriptors, as ``os.pipe()`` gives them.
+_PAIR = 2
+
+#: What leads nowhere.
+_LEAVES = frozenset(
+    {int, float, complex, bool, str, bytes, bytearray, memoryview, range, slice, object, property, type(None)}
+    | {types.BuiltinFunctionType, types.ModuleType, types.CodeType, type(Ellipsis), type(NotImplemented)}
+)
+
+#: What a class has beside its items' state.
+_NOT_STATE = _LEAVES | {types.FunctionType, types.WrapperDescriptorType, types.MethodDescriptorType}
+
+#: What is called of an object that computes items.
+_ENTRIES = frozenset({"__getitem__", "__call__"})
+
+
+class Reached:
+    """An object and the way to it; ``used``: code that was read names each step of the way that is an attribute.
+
+    ``names`` are those that the code names which was passed on the way. Set ``ends`` to go no further from here.
+    """
+
+    __slots__ = ("_label", "_parent", "ends", "names", "thing", "used")
+
+    def __init__(
+        self, thing: object, label: str, parent: Reached | None, names: frozenset[str], *, used: bool = True
+    ) -> None:
+        self.thing = thing
+        self.names = names
+        self.used = used and (parent is None or parent.used)
+        self.ends = False
+        self._label = label
+        self._parent = parent
+
+    def __str__(self) -> str:
+        """Return how a program writes the way, such as ``Records.session``."""
+        if self._label[:1] not in ".[" or self._parent is None:
+            return self._label
+        return f"{self._parent}{self._label}"
+
+
+def reached(roots: Iterable[object], looks: int, breadth: int) -> Iterator[Reached]:
+    """Yield what there is on the way from some objects, the nearest first, not more than so many.
+
+    ``breadth``: the elements that are looked at of each container.
+    """
+    pending = deque(Reached(root, _name(root), None, _ENTRIES) for root in roots if root is not None)
+    seen: dict[int, Reached] = {}  # which keeps what has an address for as long
+    while pending and len(seen) < looks:
+        one = pending.popleft()
+        if id(one.thing) in seen:
+            continue
+        seen[id(one.thing)] = one
+        yield one
+        if not one.ends and type(one.thing) not in _LEAVES:
+            pending.extend(_steps(one, breadth))
+
+
+def _name(thing: object) -> str:
+    if isinstance(thing, functools.partial):
+        return _name(thing.func)
+    if isinstance(thing, types.MethodType):
+        return _name(thing.__self__)
+    name = getattr(thing, "__qualname__", None)
+    return name if isinstance(name, str) else type(thing).__qualname__
+
+
+def _steps(one: Reached, breadth: int) -> Iterator[Reached]:
+    thing = one.thing
+    if type(thing) is types.FunctionType:
+        return _steps_of_function(one, thing)
+    if isinstance(thing, types.MethodType):
+        return _steps_of_method(one, thing)
+    if isinstance(thing, functools.partial):
+        parts = (thing.func, *thing.args, *thing.keywords.values())
+        return (Reached(part, _name(part), one, one.names) for part in parts if type(part) not in _LEAVES)
+    if isinstance(thing, dict | list | tuple | set | frozenset | deque):
+        return _steps_of_container(one, thing, breadth)
+    if isinstance(thing, type):
+        return _steps_of_class(one, thing)
+    return _steps_of_instance(one, thing)
+
+
+def _steps_of_method(one: Reached, method: types.MethodType) -> Iterator[Reached]:
+    yield Reached(method.__self__, _name(method), one, one.names | {method.__func__.__name__})
+    yield Reached(method.__func__, _name(method), one, one.names)
+
+
+def _steps_of_container(one: Reached, thing: dict[Any, Any] | Collection[Any], breadth: int) -> Iterator[Reached]:
+    try:
+        elements = list(itertools.islice(thing.items() if isinstance(thing, dict) else enumerate(thing), breadth))
+    except RuntimeError:
+        return  # another thread changes it
+    for key, value in elements:
+        if type(value) not in _LEAVES or (type(value) is int and len(thing) <= _PAIR):
+            yield Reached(value, f"[{key!r}]" if type(key) in {int, str} else "[…]", one, one.names)
+
+
+def _steps_of_class(one: Reached, kind: type) -> Iterator[Reached]:
+    own = vars(kind)
+    for name in one.names & own.keys():
+        if type(own[name]) not in _LEAVES:
+            yield Reached(own[name], f"{kind.__qualname__}.{name}", one, one.names)
+
+
+def _steps_of_instance(one: Reached, thing: object) -> Iterator[Reached]:
+    names = set(one.names)
+    methods = []
+    is_read = False  # its code
+    done: set[str] = set()
+    while new := names - done:
+        done |= new
+        for kind in type(thing).__mro__[:-1]:
+            own = vars(kind)
+            for name in new & own.keys():
+                value = own[name]
+                value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+                if type(value) is types.FunctionType and _is_followed(value):
+                    is_read = True
+                    names |= _names(value.__code__)
+                    methods.append(value)
+                elif type(value) not in _NOT_STATE:
+                    yield Reached(value, f".{name}", one, one.names)
+    passed = frozenset(names)
+    for name, value in _attributes(thing):
+        if type(value) not in _LEAVES or type(value) is int:
+            yield Reached(value, f".{name}", one, passed, used=not is_read or name in names)
+    for method in methods:
+        yield Reached(method, method.__qualname__, one, passed)
+
+
+def _attributes(thing: object) -> Iterator[tuple[str, object]]:
+    fields = getattr(thing, "__dict__", None)
+    if type(fields) is dict:
+        yield from _some(fields)
+    for kind in type(thing).__mro__[:-1]:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            place = vars(kind).get(f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") else name)
+            if isinstance(place, types.MemberDescriptorType):
+                try:
+                    yield name, place.__get__(thing)
+                except AttributeError:
+                    continue  # not set
+
+
+def _some(fields: dict[str, object]) -> list[tuple[str, object]]:
+    """Return as many of these as are looked at, which another thread may change meanwhile."""
+    return list(itertools.islice(fields.copy().items(), _MOST))
+
+
+def _steps_of_function(one: Reached, function: types.FunctionType) -> Iterator[Reached]:
+    code = function.__code__
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            if type(cell.cell_contents) in _LEAVES and type(cell.cell_contents) is not int:
+                continue
+            yield Reached(cell.cell_contents, f"closure variable {name!r} of {function.__qualname__}", one, one.names)
+        except ValueError:
+            continue  # empty
+    for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+        yield Reached(value, f"a default of {function.__qualname__}", one, one.names)
+    if not _is_followed(function):
+        return
+    names = _names(code)
+    passed = one.names | names
+    there = function.__globals__
+    for name in names & there.keys():
+        value = there[name]
+        if type(value) is types.ModuleType:
+            module = vars(value)
+            for inner in names & module.keys():
+                if type(module[inner]) not in _LEAVES or type(module[inner]) is int:
+                    yield Reached(module[inner], f"{value.__name__}.{inner}", one, passed)
+        elif type(value) not in _LEAVES or type(value) is int:
+            yield Reached(value, f"global {name!r} of {function.__qualname__}", one, passed)
+
+
+@functools.lru_cache(256)
+def _names(code: types.CodeType) -> frozenset[str]:
+    inner = [_names(const) for const in code.co_consts if isinstance(const, types.CodeType)]
+    return frozenset(code.co_names).union(*inner)
+
+
+def _is_followed(function: types.FunctionType) -> bool:
+    return _is_own(function.__code__.co_filename)
+
+
+@functools.lru_cache(256)
+def _is_own(path: str) -> bool:
+    """Whether a file of code is the user's own."""
+    return not path.startswith(_NOT_OWN) and "/site-packages/" not in path and "/dist-packages/" not in path
+
+
+#: Where the standard library's code lies, and ours.
+_NOT_OWN = (
+    os.path.dirname(os.__file__) + os.sep,  # noqa: PTH120  pathlib takes longer to import than the engine
+    os.path.dirname(os.path.dirname(__file__)) + os.sep,  # noqa: PTH120
+    "<frozen ",
+)
