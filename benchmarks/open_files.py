@@ -75,7 +75,13 @@ def main() -> None:
     """Print a line for each kind and number."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     first_item()  # imports
-    for kind, opened in (("none", _none), ("files", _files), ("written", _written), ("pipes", _pipes), ("sockets", _sockets)):
+    for kind, opened in (
+        ("none", _none),
+        ("files", _files),
+        ("written", _written),
+        ("pipes", _pipes),
+        ("sockets", _sockets),
+    ):
         for number in NUMBERS if kind != "none" else (0,):
             try:
                 with opened(number):

@@ -30,6 +30,7 @@ FLOORS = [
     {"engine"},
     {"engine.courtesy", "engine.last_words", "engine.points", "engine.wear"},
     {"engine.board", "engine.channel", "engine.clock", "engine.memory", "engine.message", "engine.reducers"},
+    {"engine.streams"},
     {"engine.inherited"},
     {"engine.blocks", "engine.crates", "engine.shelf", "engine.parcel"},
     {"engine.codec"},

@@ -7,6 +7,7 @@ everywhere.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -43,6 +44,8 @@ class Reached:
     """
 
     __slots__ = ("_label", "_parent", "ends", "names", "thing", "used")
+
+    used: bool
 
     def __init__(
         self, thing: object, label: str, parent: Reached | None, names: frozenset[str], *, used: bool = True
@@ -137,7 +140,7 @@ def _steps_of_instance(one: Reached, thing: object) -> Iterator[Reached]:
             for name in new & own.keys():
                 value = own[name]
                 value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-                if type(value) is types.FunctionType and _is_followed(value):
+                if type(value) is types.FunctionType and _is_own(value.__code__.co_filename):
                     is_read = True
                     names |= _names(value.__code__)
                     methods.append(value)
@@ -145,7 +148,7 @@ def _steps_of_instance(one: Reached, thing: object) -> Iterator[Reached]:
                     yield Reached(value, f".{name}", one, one.names)
     passed = frozenset(names)
     for name, value in _attributes(thing):
-        if type(value) not in _LEAVES or type(value) is int:
+        if _leads_on(value):
             yield Reached(value, f".{name}", one, passed, used=not is_read or name in names)
     for method in methods:
         yield Reached(method, method.__qualname__, one, passed)
@@ -174,17 +177,19 @@ def _some(fields: dict[str, object]) -> list[tuple[str, object]]:
 def _steps_of_function(one: Reached, function: types.FunctionType) -> Iterator[Reached]:
     code = function.__code__
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            if type(cell.cell_contents) in _LEAVES and type(cell.cell_contents) is not int:
-                continue
-            yield Reached(cell.cell_contents, f"closure variable {name!r} of {function.__qualname__}", one, one.names)
-        except ValueError:
-            continue  # empty
+        with contextlib.suppress(ValueError):  # an empty one
+            if _leads_on(cell.cell_contents):
+                label = f"closure variable {name!r} of {function.__qualname__}"
+                yield Reached(cell.cell_contents, label, one, one.names)
     for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-        yield Reached(value, f"a default of {function.__qualname__}", one, one.names)
-    if not _is_followed(function):
-        return
-    names = _names(code)
+        if _leads_on(value):
+            yield Reached(value, f"a default of {function.__qualname__}", one, one.names)
+    if _is_own(code.co_filename):
+        yield from _steps_of_code(one, function)
+
+
+def _steps_of_code(one: Reached, function: types.FunctionType) -> Iterator[Reached]:
+    names = _names(function.__code__)
     passed = one.names | names
     there = function.__globals__
     for name in names & there.keys():
@@ -192,20 +197,21 @@ def _steps_of_function(one: Reached, function: types.FunctionType) -> Iterator[R
         if type(value) is types.ModuleType:
             module = vars(value)
             for inner in names & module.keys():
-                if type(module[inner]) not in _LEAVES or type(module[inner]) is int:
+                if _leads_on(module[inner]):
                     yield Reached(module[inner], f"{value.__name__}.{inner}", one, passed)
-        elif type(value) not in _LEAVES or type(value) is int:
+        elif _leads_on(value):
             yield Reached(value, f"global {name!r} of {function.__qualname__}", one, passed)
+
+
+def _leads_on(value: object) -> bool:
+    """Whether this is of interest: a whole number may be a descriptor."""
+    return type(value) is int or type(value) not in _LEAVES
 
 
 @functools.lru_cache(256)
 def _names(code: types.CodeType) -> frozenset[str]:
     inner = [_names(const) for const in code.co_consts if isinstance(const, types.CodeType)]
     return frozenset(code.co_names).union(*inner)
-
-
-def _is_followed(function: types.FunctionType) -> bool:
-    return _is_own(function.__code__.co_filename)
 
 
 @functools.lru_cache(256)

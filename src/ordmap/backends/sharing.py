@@ -71,6 +71,8 @@ _VERDICTS = (
     | {("logging", "Filterer"): _PASSED, ("threading", "Thread"): _PASSED}
 )
 
+_CONNECTED = {(family, socket.SOCK_STREAM) for family in (socket.AF_INET, socket.AF_INET6)}
+
 _WRITABLE = os.O_WRONLY | os.O_RDWR
 
 
@@ -154,10 +156,9 @@ def _state_of(thing: object) -> str | None:
         if stat.S_ISREG(mode):
             flags = fcntl.fcntl(file, fcntl.F_GETFL)
             return "a file open for writing" if flags & _WRITABLE and not flags & os.O_APPEND else None
-        if stat.S_ISSOCK(mode) and isinstance(thing, socket.socket) and thing.type == socket.SOCK_STREAM:
-            if thing.family in {socket.AF_INET, socket.AF_INET6}:
-                thing.getpeername()
-                return "a connection"
+        if isinstance(thing, socket.socket) and (thing.family, thing.type) in _CONNECTED:
+            thing.getpeername()
+            return "a connection"
     except Exception:  # closed, or not connected
         return None
     return None

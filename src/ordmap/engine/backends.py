@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from typing import overload
 
 from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
@@ -78,14 +79,23 @@ class Processes(ProcessPool):
         run.when_closed = self._over
         return run
 
-    def _recruited(self, job: Job) -> EngineRun:
-        """Begin a run on new workers."""
+    def _start(self) -> None:
+        if self._crew is None or not self._crew.usable:
+            self._retire()
+            self._recruited(None)
+
+    @overload
+    def _recruited(self, job: Job) -> EngineRun: ...
+    @overload
+    def _recruited(self, job: None) -> None: ...
+    def _recruited(self, job: Job | None) -> EngineRun | None:
+        """Begin a run on new workers; without a job, start them alone."""
         if self._forks():
             launch = Fork(self._life)
-            Shared(launch.roots([job])).warn()
+            Shared(launch.roots([job] if job is not None else ())).warn()
             with uninterrupted(), launch.settled():
                 crew = self._crew = Crew(self.workers, launch, self._lock)
-                run = crew.join(job, keep=self._static)
+                run = crew.join(job, keep=self._static) if job is not None else None
                 crew.start()
             return run
         from ordmap.engine.spawn import Interpreter  # not needed by forked workers
@@ -94,7 +104,7 @@ class Processes(ProcessPool):
             crew = self._crew = Crew(self.workers, Interpreter(self._life), self._lock)
             crew.start()  # while they begin, the job is pickled
         try:
-            return crew.join(job, _parcel(job), keep=self._static)
+            return crew.join(job, _parcel(job), keep=self._static) if job is not None else None
         except BaseException:
             self._retire()
             raise

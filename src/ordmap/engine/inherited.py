@@ -15,27 +15,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import os
 import select
 import socket
 import stat
-import sys
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 
-from ordmap.backends.reach import reached
-from ordmap.backends.sharing import reconnects
 from ordmap.engine import channel
+from ordmap.engine.streams import used_streams
 
 __all__ = ["Estate"]
 
 _FILES = "/proc/self/fd"
 
 _STANDARD = (0, 1, 2)
-
-#: Objects that are looked at in search of a stream, and elements of each container.
-_LOOKS = 5000
-_BREADTH = 64
 
 #: Status flags of an open file that do not say how to open it again.
 _NOT_FOR_OPENING = os.O_PATH | (os.O_TMPFILE & ~os.O_DIRECTORY)
@@ -52,7 +46,7 @@ class Estate:
 
     def __init__(self, roots: Iterable[object]) -> None:
         self._places: dict[int, int] = {}
-        self._kept: Set[int] = frozenset()
+        self._kept: AbstractSet[int] = frozenset()
         self._standard = {_identity(file) for file in _STANDARD}
         self._own = channel.numbers()  # a dup() of one is looked at, and no stream
         streams = False
@@ -64,7 +58,12 @@ class Estate:
             except OSError:
                 streams = streams or (file not in _STANDARD and _is_stream(file))
         if streams:
-            self._kept = frozenset(_used_streams(roots))
+            self._kept = frozenset(used_streams(roots, self._local))
+
+    @staticmethod
+    def _local() -> Iterator[int]:
+        """Yield what may be the ends of a pipe or of a pair of sockets."""
+        return filter(_is_local, _open_files())
 
     def settle(self) -> None:
         """In the child: let go of what is the caller's alone."""
@@ -80,7 +79,7 @@ class Estate:
             _renew_epoll(file, streams.keys())
 
     def _sorted(self) -> tuple[dict[int, int], dict[int, int], list[int]]:
-        """Return the descriptors of files (with the inode), of the caller's own streams (with the kind), and of epolls."""
+        """Return the descriptors of files, with the inode; of the caller's streams, with the kind; and of epolls."""
         files = {}
         streams = {}
         epolls = []
@@ -134,7 +133,7 @@ def _identity(file: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _is_stream(file: int, families: Set[int] = _FAMILIES) -> bool:
+def _is_stream(file: int, families: AbstractSet[int] = _FAMILIES) -> bool:
     """Whether this is a pipe, or a stream socket: what has an end that another process waits for."""
     try:
         mode = os.fstat(file).st_mode
@@ -155,7 +154,7 @@ def _is_local(file: int) -> bool:
     return _is_stream(file, {int(socket.AF_UNIX)})
 
 
-def _locked_inodes() -> Set[int] | None:
+def _locked_inodes() -> AbstractSet[int] | None:
     """Return which files are locked by whoever has them open (``flock``); ``None``: this system doesn't say."""
     try:
         lines = _content("/proc/locks").splitlines()
@@ -208,7 +207,7 @@ class _Dead:
         return one.detach()
 
 
-def _renew_epoll(file: int, gone: Set[int]) -> None:
+def _renew_epoll(file: int, gone: AbstractSet[int]) -> None:
     """Have an epoll of this process's own, with the same registrations, if Python has made it.
 
     The caller's would go on to tell of what is registered there, and what this process registers would be told there.
@@ -229,61 +228,3 @@ def _renew_epoll(file: int, gone: Set[int]) -> None:
                 with contextlib.suppress(OSError):  # it is closed here
                     other.register(one, events)
         os.dup2(other.fileno(), file, inheritable=os.get_inheritable(file))
-
-
-# What items may use
-
-
-def _used_streams(roots: Iterable[object]) -> Iterator[int]:
-    """Yield the descriptors of streams that stay the worker's: `multiprocessing`'s, and those that the roots reach."""
-    owned: set[int] = set()  # by an object that a number alone doesn't stand for
-    connection = sys.modules.get("multiprocessing.connection")
-    subprocess = sys.modules.get("subprocess")
-    kinds = [
-        *([connection.Connection] if connection is not None else []),
-        *([subprocess.Popen] if subprocess is not None else []),
-    ]
-    if connection is not None and gc.get_freeze_count():
-        yield from filter(_is_local, _open_files())  # which of them are a Connection's can't be told
-    # All instances of a class, at 13 nanoseconds for each object that there is.
-    for thing in gc.get_referrers(*kinds) if kinds else ():
-        if connection is not None and isinstance(thing, connection.Connection):
-            yield from _files_of(thing)
-        elif subprocess is not None and isinstance(thing, subprocess.Popen):
-            for stream in (thing.stdin, thing.stdout, thing.stderr):
-                owned.update(_files_of(stream))
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    if tracker is not None and tracker._resource_tracker._fd is not None:
-        yield tracker._resource_tracker._fd
-    server = sys.modules.get("multiprocessing.forkserver")
-    if server is not None and server._forkserver._forkserver_alive_fd is not None:
-        yield server._forkserver._forkserver_alive_fd
-    for one in reached([*roots, *_belongings_of_the_process()], _LOOKS, _BREADTH):
-        if type(one.thing) is int:
-            if one.thing not in owned:
-                yield one.thing
-        elif reconnects(type(one.thing)):
-            one.ends = True
-        else:
-            yield from _files_of(one.thing)
-
-
-def _belongings_of_the_process() -> Iterator[object]:
-    """Yield what every item uses, by way of the standard library: the streams, logging's handlers, the event loop."""
-    yield from (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
-    logging = sys.modules.get("logging")
-    if logging is not None:
-        yield from filter(None, [reference() for reference in list(logging._handlerList)])
-    events = sys.modules.get("asyncio.events")
-    policy = getattr(events, "_event_loop_policy", None)
-    yield getattr(getattr(policy, "_local", None), "_loop", None)
-
-
-def _files_of(thing: object) -> Iterator[int]:
-    if getattr(type(thing), "fileno", None) is not None:
-        try:
-            file = thing.fileno()  # type: ignore[attr-defined]
-        except Exception:  # it is closed, or has none
-            return
-        if isinstance(file, int):
-            yield file
