@@ -1,8 +1,8 @@
 """What an item may use: the objects that its dataset or function leads to, a few steps far.
 
-A step goes to an attribute, an element, a closure's variable, or a global that the code names. No code of the user's is
-run for it, but for a ``fileno()``. Code of the standard library and of what is installed is not followed: it leads
-everywhere.
+A step goes to an attribute, an element, a closure's variable, or a global that the code names. No code of the user's
+is run for it: an object may open something when it is asked, or be a stand-in that fails. So its class alone is asked.
+Code of the standard library and of what is installed is not followed: it leads everywhere.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import itertools
 import os
 import types
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["Reached", "reached"]
+__all__ = ["Reached", "file_of", "reached"]
 
 #: Attributes of an object that are looked at.
 _MOST = 128
@@ -24,14 +24,39 @@ _MOST = 128
 #: Numbers in a container that may be descriptors, as ``os.pipe()`` gives them.
 _PAIR = 2
 
-#: What leads nowhere.
+#: What leads nowhere, by address: a class may have no hash, or be equal to another.
 _LEAVES = frozenset(
-    {int, float, complex, bool, str, bytes, bytearray, memoryview, range, slice, object, property, type(None)}
+    id(kind)
+    for kind in {
+        int,
+        float,
+        complex,
+        bool,
+        str,
+        bytes,
+        bytearray,
+        memoryview,
+        range,
+        slice,
+        object,
+        property,
+        type(None),
+    }
     | {types.BuiltinFunctionType, types.ModuleType, types.CodeType, type(Ellipsis), type(NotImplemented)}
 )
 
 #: What a class has beside its items' state.
-_NOT_STATE = _LEAVES | {types.FunctionType, types.WrapperDescriptorType, types.MethodDescriptorType}
+_NOT_STATE = _LEAVES | set(map(id, (types.FunctionType, types.WrapperDescriptorType, types.MethodDescriptorType)))
+
+#: Containers, and how their elements are had.
+_CONTAINERS: tuple[tuple[type, Callable[[Any], Iterable[tuple[object, object]]]], ...] = (
+    (dict, dict.items),
+    (list, lambda these: enumerate(list.__iter__(these))),
+    (tuple, lambda these: enumerate(tuple.__iter__(these))),
+    (set, lambda these: enumerate(set.__iter__(these))),
+    (frozenset, lambda these: enumerate(frozenset.__iter__(these))),
+    (deque, lambda these: enumerate(deque.__iter__(these))),
+)
 
 #: What is called of an object that computes items.
 _ENTRIES = frozenset({"__getitem__", "__call__"})
@@ -77,87 +102,115 @@ def reached(roots: Iterable[object], looks: int, breadth: int) -> Iterator[Reach
             continue
         seen[id(one.thing)] = one
         yield one
-        if not one.ends and type(one.thing) not in _LEAVES:
+        if not one.ends and id(type(one.thing)) not in _LEAVES:
             pending.extend(_steps(one, breadth))
 
 
 def _name(thing: object) -> str:
-    if isinstance(thing, functools.partial):
-        return _name(thing.func)
-    if isinstance(thing, types.MethodType):
-        return _name(thing.__self__)
-    name = getattr(thing, "__qualname__", None)
-    return name if isinstance(name, str) else type(thing).__qualname__
+    kind = type(thing)
+    if kind is functools.partial:
+        return _name(thing.func)  # type: ignore[attr-defined]
+    if kind is types.MethodType:
+        return _name(thing.__self__)  # type: ignore[attr-defined]
+    if kind in _NAMED:
+        return thing.__qualname__  # type: ignore[attr-defined, no-any-return]
+    return kind.__qualname__
+
+
+_NAMED = (types.FunctionType, types.BuiltinFunctionType, type)
 
 
 def _steps(one: Reached, breadth: int) -> Iterator[Reached]:
-    thing = one.thing
-    if type(thing) is types.FunctionType:
+    thing: Any = one.thing
+    kind = type(thing)
+    if kind is types.FunctionType:
         return _steps_of_function(one, thing)
-    if isinstance(thing, types.MethodType):
+    if kind is types.MethodType:
         return _steps_of_method(one, thing)
-    if isinstance(thing, functools.partial):
+    if kind is functools.partial:
         parts = (thing.func, *thing.args, *thing.keywords.values())
-        return (Reached(part, _name(part), one, one.names) for part in parts if type(part) not in _LEAVES)
-    if isinstance(thing, dict | list | tuple | set | frozenset | deque):
-        return _steps_of_container(one, thing, breadth)
-    if isinstance(thing, type):
+        return (Reached(part, _name(part), one, one.names) for part in parts if id(type(part)) not in _LEAVES)
+    if issubclass(kind, type):
         return _steps_of_class(one, thing)
+    for container, elements in _CONTAINERS:
+        if issubclass(kind, container):
+            inside = _steps_of_container(one, elements(thing), breadth)
+            return inside if kind is container else itertools.chain(inside, _steps_of_instance(one, thing))
     return _steps_of_instance(one, thing)
 
 
 def _steps_of_method(one: Reached, method: types.MethodType) -> Iterator[Reached]:
-    yield Reached(method.__self__, _name(method), one, one.names | {method.__func__.__name__})
+    name = getattr(method.__func__, "__name__", "")
+    yield Reached(method.__self__, _name(method), one, one.names | {name})
     yield Reached(method.__func__, _name(method), one, one.names)
 
 
-def _steps_of_container(one: Reached, thing: dict[Any, Any] | Collection[Any], breadth: int) -> Iterator[Reached]:
+def _steps_of_container(one: Reached, elements: Iterable[tuple[object, object]], breadth: int) -> Iterator[Reached]:
     try:
-        elements = list(itertools.islice(thing.items() if isinstance(thing, dict) else enumerate(thing), breadth))
+        some = list(itertools.islice(elements, breadth))
     except RuntimeError:
         return  # another thread changes it
-    for key, value in elements:
-        if type(value) not in _LEAVES or (type(value) is int and len(thing) <= _PAIR):
-            yield Reached(value, f"[{key!r}]" if type(key) in {int, str} else "[…]", one, one.names)
+    for key, value in some:
+        if id(type(value)) not in _LEAVES or (type(value) is int and len(some) <= _PAIR):
+            yield Reached(value, f"[{key!r}]" if type(key) in _KEYS else "[…]", one, one.names)
+
+
+_KEYS = (int, str)
 
 
 def _steps_of_class(one: Reached, kind: type) -> Iterator[Reached]:
     own = vars(kind)
     for name in one.names & own.keys():
-        if type(own[name]) not in _LEAVES:
+        if id(type(own[name])) not in _LEAVES:
             yield Reached(own[name], f"{kind.__qualname__}.{name}", one, one.names)
 
 
 def _steps_of_instance(one: Reached, thing: object) -> Iterator[Reached]:
-    names = set(one.names)
+    names, methods, values = _read(type(thing), one.names)
+    for name, value in values:
+        yield Reached(value, f".{name}", one, one.names)
+    for name, value in _attributes(thing):
+        if _leads_on(value):
+            yield Reached(value, f".{name}", one, names, used=not methods or name in names)
+    for method in methods:
+        yield Reached(method, method.__qualname__, one, names)
+
+
+def _read(
+    kind: type, asked: frozenset[str]
+) -> tuple[frozenset[str], list[types.FunctionType], list[tuple[str, object]]]:
+    """Return all names in the code of a class that is run where these are asked for, its methods, and its values."""
+    names = set(asked)
     methods = []
-    is_read = False  # its code
+    values = []
     done: set[str] = set()
     while new := names - done:
         done |= new
-        for kind in type(thing).__mro__[:-1]:
-            own = vars(kind)
+        for base in kind.__mro__[:-1]:
+            own = vars(base)
             for name in new & own.keys():
                 value = own[name]
-                value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+                if type(value) is property:
+                    value = value.fget
+                elif type(value) in _METHODS:
+                    value = value.__func__
                 if type(value) is types.FunctionType and _is_own(value.__code__.co_filename):
-                    is_read = True
                     names |= _names(value.__code__)
                     methods.append(value)
-                elif type(value) not in _NOT_STATE:
-                    yield Reached(value, f".{name}", one, one.names)
-    passed = frozenset(names)
-    for name, value in _attributes(thing):
-        if _leads_on(value):
-            yield Reached(value, f".{name}", one, passed, used=not is_read or name in names)
-    for method in methods:
-        yield Reached(method, method.__qualname__, one, passed)
+                elif id(type(value)) not in _NOT_STATE:
+                    values.append((name, value))
+    return frozenset(names), methods, values
+
+
+_METHODS = (staticmethod, classmethod)
 
 
 def _attributes(thing: object) -> Iterator[tuple[str, object]]:
-    fields = getattr(thing, "__dict__", None)
-    if type(fields) is dict:
-        yield from _some(fields)
+    for kind in type(thing).__mro__[:-1]:
+        place = vars(kind).get("__dict__")
+        if type(place) is types.GetSetDescriptorType:  # and no stand-in's own idea of it
+            yield from _some(place.__get__(thing))
+            break
     for kind in type(thing).__mro__[:-1]:
         slots = vars(kind).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
@@ -205,7 +258,7 @@ def _steps_of_code(one: Reached, function: types.FunctionType) -> Iterator[Reach
 
 def _leads_on(value: object) -> bool:
     """Whether this is of interest: a whole number may be a descriptor."""
-    return type(value) is int or type(value) not in _LEAVES
+    return type(value) is int or id(type(value)) not in _LEAVES
 
 
 @functools.lru_cache(256)
@@ -226,3 +279,18 @@ _NOT_OWN = (
     os.path.dirname(os.path.dirname(__file__)) + os.sep,  # noqa: PTH120
     "<frozen ",
 )
+
+
+def file_of(thing: Any) -> int | None:
+    """Return the descriptor of an open file, socket or the like; ``None``: this is none, or closed.
+
+    A class of the user's is not asked, which may open something then: what it has is reached anyway.
+    """
+    method = getattr(type(thing), "fileno", None)
+    if method is None or (type(method) is types.FunctionType and _is_own(method.__code__.co_filename)):
+        return None
+    try:
+        file = thing.fileno()
+    except Exception:  # it is closed, or has none
+        return None
+    return file if type(file) is int and file >= 0 else None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from ordmap.backends.reach import Reached, reached
+from ordmap.backends.reach import Reached, file_of, reached
 
 __all__ = ["Shared", "reconnects"]
 
@@ -85,12 +85,12 @@ class Shared:
     def __init__(self, roots: Iterable[object]) -> None:
         self.renewals: list[Callable[[], object]] = []
         self._found: list[tuple[Reached, str]] = []
-        known: dict[type, str] = {}
+        known: dict[int, str] = {}  # by address, since a class may have no hash
         for one in reached(roots, _LOOKS, _BREADTH):
             kind = type(one.thing)
-            verdict = known.get(kind)
+            verdict = known.get(id(kind))
             if verdict is None:
-                verdict = known[kind] = _verdict_on(kind)
+                verdict = known[id(kind)] = _verdict_on(kind)
             if verdict:
                 self._judge(one, verdict)
 
@@ -148,18 +148,19 @@ def _is_in_use(thing: Any) -> bool:
         return False
 
 
-def _state_of(thing: object) -> str | None:
+def _state_of(thing: Any) -> str | None:
     """Return what is wrong with sharing an open file or a socket, if anything is."""
+    file = file_of(thing)
     try:
-        file = thing.fileno()  # type: ignore[attr-defined]
-        mode = os.fstat(file).st_mode
-        if stat.S_ISREG(mode):
+        if file is None:
+            return None
+        if stat.S_ISREG(os.fstat(file).st_mode):
             flags = fcntl.fcntl(file, fcntl.F_GETFL)
             return "a file open for writing" if flags & _WRITABLE and not flags & os.O_APPEND else None
-        if isinstance(thing, socket.socket) and (thing.family, thing.type) in _CONNECTED:
+        if issubclass(type(thing), socket.socket) and (thing.family, thing.type) in _CONNECTED:
             thing.getpeername()
             return "a connection"
-    except Exception:  # closed, or not connected
+    except OSError:  # closed meanwhile, or not connected
         return None
     return None
 

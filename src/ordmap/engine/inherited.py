@@ -46,7 +46,7 @@ class Estate:
 
     def __init__(self, roots: Iterable[object]) -> None:
         self._places: dict[int, int] = {}
-        self._kept: AbstractSet[int] = frozenset()
+        self._kept: AbstractSet[int | None] = frozenset()
         self._standard = {_identity(file) for file in _STANDARD}
         self._own = channel.numbers()  # a dup() of one is looked at, and no stream
         streams = False
