@@ -316,3 +316,16 @@ else: raise AssertionError("a worker is left")
 assert len(os.listdir("/proc/self/fd")) == before
 """
     run(script, text)
+
+
+def test_pools_that_start_in_two_threads_do_not_wait_for_each_other(script):
+    text = f"""{LOOP}
+from ordmap.engine import fork
+fork._SETTLED = 20_000  # with a limit of 30 seconds
+def loop():
+    for _ in range(5): assert list(ordered_map(abs, range(4), workers=2)) == [0, 1, 2, 3]
+threads = [threading.Thread(target=loop) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    run(script, text, options=())

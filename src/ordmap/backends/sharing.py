@@ -177,10 +177,10 @@ _remade: list[object] = []
 
 def _user_s_level() -> int:
     """Return the ``stacklevel`` of a warning of the caller's: that of the first frame outside of this package."""
-    package = __name__.partition(".")[0]
+    passed = {__name__.partition(".")[0], "contextlib"}
     level = 1
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in passed:
         frame = frame.f_back
         level += 1
     return level

@@ -11,7 +11,6 @@ from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import row, weaker
-from ordmap.backends.sharing import Shared
 from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
@@ -92,8 +91,7 @@ class Processes(ProcessPool):
         """Begin a run on new workers; without a job, start them alone."""
         if self._forks():
             launch = Fork(self._life)
-            Shared(launch.roots([job] if job is not None else ())).warn()
-            with uninterrupted(), launch.settled():
+            with uninterrupted(), launch.settled([job] if job is not None else []):
                 crew = self._crew = Crew(self.workers, launch, self._lock)
                 run = crew.join(job, keep=self._static) if job is not None else None
                 crew.start()

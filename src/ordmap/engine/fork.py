@@ -21,6 +21,7 @@ from ordmap.backends.sharing import Shared
 from ordmap.engine import channel
 from ordmap.engine.inherited import Estate
 from ordmap.engine.last_words import LastWords
+from ordmap.engine.memory import Weak
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Held, Seat, leashed, work
 from ordmap.generators import begin_in_fork
@@ -34,6 +35,9 @@ __all__ = ["Fork"]
 #: Milliseconds that workers have at most to let go of what is the caller's: one may have been stopped.
 _SETTLED = 1000
 
+#: Both ends of the channels by which pools wait for that, also in other threads.
+_gates: Weak[socket.socket] = Weak()
+
 
 class Fork:
     """Starts workers by ``os.fork``."""
@@ -43,7 +47,7 @@ class Fork:
     def __init__(self, life: Life) -> None:
         _mark_classes()
         self.life = life
-        self._gate: tuple[socket.socket, ...] = ()
+        self._surveyed: tuple[Estate, Sequence[Callable[[], object]]] | None = None
 
     def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
         with channel.to_worker() as (ours, theirs, file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
@@ -64,27 +68,25 @@ class Fork:
                 self.life,
             )
             shared = threading.active_count() > 1
-            roots = self.roots(seat.jobs.values())
-            estate = Estate(roots)
-            renewals = Shared(roots).renewals
+            estate, renewals = self._surveyed or self._survey(seat.jobs.values())
             pid = _forked()
             if not pid:
-                _be_worker(seat, (*ours, *self._gate), estate, renewals, recorded=recorded, shared=shared)
+                _be_worker(seat, ours, estate, renewals, recorded=recorded, shared=shared)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
             return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
 
-    def roots(self, jobs: Iterable[Job | Held]) -> list[object]:
-        """Return what a worker with these jobs begins from."""
-        return [*(job.compute for job in jobs), self.life.initializer, *self.life.initargs, self.life.finalizer]
-
     @contextlib.contextmanager
-    def settled(self) -> Iterator[None]:
-        """Wait, at the end, until the workers that were started in here hold open nothing that is the caller's alone.
+    def settled(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Warn of what workers with these jobs can't share, and have those that are started in here let go of the rest.
 
-        Else a lock or a port that it lets go of right after the first item would be taken for a moment.
+        At the end it is waited for that they hold open nothing that is the caller's alone. Else a lock or a port that
+        it gives up right after the first item would seem taken.
         """
-        here, there = self._gate = channel.pair()
+        self._surveyed = self._survey(jobs, warn=True)
+        here, there = ends = channel.pair()
+        for end in ends:
+            _gates.add(end)
         try:
             with there:
                 yield
@@ -92,8 +94,17 @@ class Fork:
             gone.register(here, 0)  # told when no worker has the other end, having closed it or died
             gone.poll(_SETTLED)
         finally:
-            self._gate = ()
+            self._surveyed = None  # by then the caller may have opened more
             here.close()
+
+    def _survey(
+        self, jobs: Iterable[Job | Held], *, warn: bool = False
+    ) -> tuple[Estate, Sequence[Callable[[], object]]]:
+        roots = [*(job.compute for job in jobs), self.life.initializer, *self.life.initargs, self.life.finalizer]
+        shared = Shared(roots)
+        if warn:
+            shared.warn()
+        return Estate(roots), shared.renewals
 
     def close(self) -> None:
         """Do nothing: a fork needs nothing beforehand."""
@@ -158,7 +169,7 @@ def _be_worker(
     """Turn this copy of the caller into a worker; does not return. ``shared``: the caller had other threads."""
     try:
         estate.settle()
-        for end in callers:
+        for end in (*callers, *_gates):
             end.close()
         os.setpgid(0, 0)
         leashed(seat.leash)

@@ -48,10 +48,10 @@ class Estate:
         self._places: dict[int, int] = {}
         self._kept: AbstractSet[int | None] = frozenset()
         self._standard = {_identity(file) for file in _STANDARD}
-        self._own = channel.numbers()  # a dup() of one is looked at, and no stream
         streams = False
+        own = channel.numbers()  # a dup() of one is looked at, and no stream
         for file in _open_files():
-            if file in self._own:
+            if file in own:
                 continue
             try:
                 self._places[file] = os.lseek(file, 0, os.SEEK_CUR)
@@ -83,8 +83,9 @@ class Estate:
         files = {}
         streams = {}
         epolls = []
+        own = channel.numbers()
         for file in _open_files():
-            if file in _STANDARD or file in self._own:
+            if file in _STANDARD or file in own:
                 continue
             try:
                 status = os.fstat(file)
