@@ -110,6 +110,7 @@ class Pool(ABC):
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._held = 0
+        self._ahead = False  # the workers were started ahead, and stay until `close`
         self._runs: set[Run] = set()
 
     def __enter__(self) -> Self:
@@ -132,15 +133,12 @@ class Pool(ABC):
         """Undo a `hold`: the workers end with the last run that uses them."""
         with self._lock:
             self._held -= 1
-            if not self._runs and not self._held:
+            if self._is_unused():
                 self._end()
 
     def open(self, job: Job) -> Run:
         """Begin a run, starting the workers if there are none."""
-        if os.getpid() != self._process:
-            raise OrdmapError(
-                f"this pool belongs to process {self._process}, and this is a fork of it: make a new one here"
-            )
+        self._refuse_another_process()
         with self._lock:
             self._held += 1  # a run that ends meanwhile must not take the workers along
             try:
@@ -148,13 +146,14 @@ class Pool(ABC):
                 self._runs.add(run)
             finally:
                 self._held -= 1
-                if not self._runs and not self._held:
+                if self._is_unused():
                     self._end()
             return run
 
     def close(self) -> None:
         """End all runs and workers. A later run starts new ones."""
         with self._lock:
+            self._ahead = False
             runs = list(self._runs)
         for run in runs:
             run.close()
@@ -165,8 +164,17 @@ class Pool(ABC):
         """Note that a run is over; every run calls it, once at the least."""
         with self._lock:
             self._runs.discard(run)
-            if not self._runs and not self._held:
+            if self._is_unused():
                 self._end()
+
+    def _is_unused(self) -> bool:
+        return not (self._runs or self._held or self._ahead)
+
+    def _refuse_another_process(self) -> None:
+        if os.getpid() != self._process:
+            raise OrdmapError(
+                f"this pool belongs to process {self._process}, and this is a fork of it: make a new one here"
+            )
 
     @abstractmethod
     def _begin(self, job: Job) -> Run:
@@ -223,6 +231,31 @@ class ProcessPool(Pool):
         self._life = Life.asked_for(initializer, initargs, finalizer, max_items_per_worker, max_memory_per_worker)
         self._static = static_dataset
         self._prepare()
+
+    def start(self) -> Self:
+        """Start the workers now, before this process opens what they should not have; return the pool itself.
+
+        They stay until ``close()``, or the end of a ``with`` block. What they compute is pickled for them; where it
+        can't be, others are forked that inherit it.
+
+        Example:
+            >>> with Processes(2).start() as pool:
+            ...     list(ordered_map(abs, [-1, 2], backend=pool))
+            [1, 2]
+        """
+        self._refuse_another_process()
+        with self._lock:
+            self._ahead = True
+            try:
+                self._start()
+            except BaseException:
+                self._ahead = False
+                raise
+        return self
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Start the workers if there are none; called with the lock held."""
 
     @abstractmethod
     def _prepare(self) -> None:

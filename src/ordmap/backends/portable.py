@@ -214,6 +214,13 @@ class Processes(ProcessPool):
         crew.runs.add(run)
         return run
 
+    def _start(self) -> None:
+        if self._crew is None or not self._crew.is_fit():
+            self._retire()
+            self._crew = self._recruit()
+            for _ in range(self.workers):
+                self._crew.executor.submit(int)  # a worker is started when there is something for it to do
+
     def _ship(self, job: Job) -> Shipment:
         """Make a job ready for the workers there are, or for new ones where these can't get it."""
         fork = self._forks()

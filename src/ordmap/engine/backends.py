@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from typing import overload
 
 from ordmap.backends import Job
 from ordmap.backends.forking import Objection, objection_to_fork
@@ -81,8 +82,17 @@ class Processes(ProcessPool):
         run.when_closed = self._over
         return run
 
-    def _recruited(self, job: Job) -> EngineRun:
-        """Begin a run on new workers."""
+    def _start(self) -> None:
+        if self._crew is None or not self._crew.usable:
+            self._retire()
+            self._recruited(None)
+
+    @overload
+    def _recruited(self, job: Job) -> EngineRun: ...
+    @overload
+    def _recruited(self, job: None) -> None: ...
+    def _recruited(self, job: Job | None) -> EngineRun | None:
+        """Begin a run on new workers; without a job, start them alone."""
         objection = self._objection()
         if objection is None:
             return self._forked(job)
@@ -91,7 +101,7 @@ class Processes(ProcessPool):
         parcel = None
         try:
             launch = Interpreter(self._life)
-            if objection.cure is None:
+            if objection.cure is None and job is not None:
                 parcel = _parcel(job)
         except BackendUnavailableError as error:
             if objection.cure is not None:
@@ -102,16 +112,19 @@ class Processes(ProcessPool):
         with uninterrupted():
             crew = self._crew = Crew(self.workers, launch, self._lock)
             crew.start()  # while they begin, the job is pickled
+        if job is None:
+            return None
         try:
             return crew.join(job, parcel or _parcel(job, objection.cure), keep=self._static)
         except BaseException:
             self._retire()
             raise
 
-    def _forked(self, job: Job) -> EngineRun:
-        with uninterrupted():
-            crew = self._crew = Crew(self.workers, Fork(self._life), self._lock)
-            run = crew.join(job, keep=self._static)
+    def _forked(self, job: Job | None) -> EngineRun | None:
+        launch = Fork(self._life)
+        with uninterrupted(), launch.settled([job] if job is not None else []):
+            crew = self._crew = Crew(self.workers, launch, self._lock)
+            run = crew.join(job, keep=self._static) if job is not None else None
             crew.start()
         return run
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from ordmap.engine.memory import Weak, new_file, no_stream
 
-__all__ = ["LONG", "Outbox", "pair", "read_file", "receive", "send", "to_worker", "written_file"]
+__all__ = ["LONG", "Outbox", "numbers", "pair", "read_file", "receive", "send", "to_worker", "written_file"]
 
 #: Bytes that a message has at most; anything longer goes into a file. (A default socket refuses more than 208 KB.)
 LONG = 32 * 1024
@@ -38,6 +38,9 @@ _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
 #: The caller's ends of its workers' channels: a process that is forked from it must hold none of them open.
 _callers: Weak[socket.socket] = Weak()
 
+#: Both ends of every channel that this process has made.
+_all: Weak[socket.socket] = Weak()
+
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return both ends of a new channel, with as much room as the system grants without asking."""
@@ -45,7 +48,13 @@ def pair() -> tuple[socket.socket, socket.socket]:
     for end in ends:
         with contextlib.suppress(OSError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        _all.add(end)
     return ends
+
+
+def numbers() -> set[int]:
+    """Return the descriptors of all channels that this process has made and has open."""
+    return {end.fileno() for end in _all}
 
 
 Ends = tuple[socket.socket, socket.socket]

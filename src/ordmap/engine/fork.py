@@ -5,31 +5,68 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
+from ordmap.backends import Job
 from ordmap.backends.pool import Life
+from ordmap.backends.sharing import Shared
 from ordmap.engine import channel
 from ordmap.engine.bystanders import Bystanders
 from ordmap.engine.child import Parent, become_child
 from ordmap.engine.disown import disown
+from ordmap.engine.inherited import Estate
 from ordmap.engine.last_words import LastWords
+from ordmap.engine.memory import Weak
 from ordmap.engine.openmp import Teams
 from ordmap.engine.staff import Worker
 from ordmap.engine.terminal import let_go_of_terminal
 from ordmap.engine.trackers import outlive_workers, tracker_kept
-from ordmap.engine.worker import Seat, leashed, work
+from ordmap.engine.worker import Held, Seat, leashed, work
 from ordmap.generators import begin_in_fork
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
 
 __all__ = ["Fork"]
+
+
+#: Milliseconds that workers have at most to let go of what is the caller's: one may have been stopped.
+_SETTLED = 1000
+
+#: Both ends of the channels by which pools wait for that, also in other threads.
+_gates: Weak[socket.socket] = Weak()
+
+
+class _Survey(NamedTuple):
+    """What a fork is about to share with its caller: what items begin from, what is open, and what is to be renewed."""
+
+    roots: Sequence[object]
+    estate: Estate
+    renewals: Sequence[Callable[[], object]]
+
+
+class _Legacy(NamedTuple):
+    """What a worker has to see to since it is a copy of its caller, which has prepared all this before the fork.
+
+    ``ends`` of channels that are the caller's; ``place``: which child of the caller's it is; ``tracker``: a descriptor
+    of the caller's resource tracker; ``teams`` and ``others`` are threads that it lacks, and ``shared`` says whether
+    the caller had any beside its own.
+    """
+
+    ends: Sequence[socket.socket]
+    place: int
+    tracker: int | None
+    teams: Teams
+    others: Bystanders
+    survey: _Survey
+    shared: bool
 
 
 class Fork:
@@ -43,6 +80,7 @@ class Fork:
         self._teams = Teams()
         self._others = Bystanders()
         self.beside = str(self._others)
+        self._surveyed: _Survey | None = None
 
     def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
         with channel.to_worker() as (ours, theirs, file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
@@ -63,17 +101,45 @@ class Fork:
                 self.life,
             )
             shared = threading.active_count() > 1
+            survey = self._surveyed or self._survey(seat.jobs.values())
             self._teams.let_go()
-            jobs = [held.compute for held in crew.jobs.held.values()]
-            self._others.settle([*jobs, self.life.initializer, sys.stdout, sys.stderr])
+            self._others.settle([*survey.roots, sys.stdout, sys.stderr])
             with tracker_kept() as tracker:
+                legacy = _Legacy(ours, crew.first + number, tracker, self._teams, self._others, survey, shared)
                 pid = _forked()
                 if not pid:
-                    lacking = self._teams, self._others
-                    _be_worker(seat, ours, crew.first + number, tracker, lacking, recorded=recorded, shared=shared)
+                    _be_worker(seat, legacy, recorded=recorded)
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
             return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
+
+    @contextlib.contextmanager
+    def settled(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Warn of what workers with these jobs can't share, and have those that are started in here let go of the rest.
+
+        At the end it is waited for that they hold open nothing that is the caller's alone. Else a lock or a port that
+        it gives up right after the first item would seem taken.
+        """
+        self._surveyed = self._survey(jobs, warn=True)
+        here, there = ends = channel.pair()
+        for end in ends:
+            _gates.add(end)
+        try:
+            with there:
+                yield
+            gone = select.poll()
+            gone.register(here, 0)  # told when no worker has the other end, having closed it or died
+            gone.poll(_SETTLED)
+        finally:
+            self._surveyed = None  # by then the caller may have opened more
+            here.close()
+
+    def _survey(self, jobs: Iterable[Job | Held], *, warn: bool = False) -> _Survey:
+        roots = [*(job.compute for job in jobs), self.life.initializer, *self.life.initargs, self.life.finalizer]
+        shared = Shared(roots)
+        if warn:
+            shared.warn()
+        return _Survey(roots, Estate(roots), shared.renewals)
 
     def close(self) -> None:
         """Do nothing: a fork needs nothing beforehand."""
@@ -126,45 +192,36 @@ def _forked() -> int:
         return os.fork()
 
 
-def _be_worker(
-    seat: Seat,
-    callers: Sequence[socket.socket],
-    place: int,
-    tracker: int | None,
-    lacking: Sequence[Teams | Bystanders],
-    *,
-    recorded: bool,
-    shared: bool,
-) -> None:
-    """Turn this copy of the caller into a worker; does not return.
-
-    ``place``: which child of the caller's it is. ``lacking``: what of the caller's threads is to be done without.
-    ``shared``: the caller had other threads.
-    """
+def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
+    """Turn this copy of the caller into a worker; does not return."""
     try:
-        for threads in lacking:
-            threads.begin_in_fork()
+        legacy.teams.begin_in_fork()
+        legacy.others.begin_in_fork()
+        legacy.survey.estate.settle()
+        for end in (*legacy.ends, *_gates):
+            end.close()
         os.setpgid(0, 0)
         leashed(seat.leash)
         let_go_of_terminal()
         if recorded:
             seat.last_words.record_from_now_on()
         seat.last_words.tell_of_crashes()
-        for end in callers:
-            end.close()
         signal.set_wakeup_fd(-1)
         # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`
         disown()
-        become_child(place, Parent.here()._replace(pid=os.getppid()), seat.leash.fileno())
-        outlive_workers(seat.leash.fileno(), tracker)
+        become_child(legacy.place, Parent.here()._replace(pid=os.getppid()), seat.leash.fileno())
+        outlive_workers(seat.leash.fileno(), legacy.tracker)
         util = sys.modules.get("multiprocessing.util")
         if hasattr(util, "_run_after_forkers"):
             util._run_after_forkers()  # type: ignore[union-attr]
         _renew_streams()
-        begin_in_fork(shared=shared)
+        begin_in_fork(shared=legacy.shared)
+        for renew in legacy.survey.renewals:
+            with contextlib.suppress(Exception):  # a library's; the item will meet what is wrong
+                renew()
     except BaseException:
         os._exit(1)
     work(seat)
