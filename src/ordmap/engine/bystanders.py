@@ -8,18 +8,16 @@ programs do, would hang where a library's own hook at the fork takes one of them
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import _bootstrap
-from itertools import islice
 from pathlib import Path
-from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
+
+from ordmap.backends.reach import reached
 
 __all__ = ["Bystanders"]
 
@@ -32,15 +30,13 @@ _LOCKED = 0.25
 #: Threads that are named in a message.
 _NAMES = 3
 
-#: Objects that are looked at on the way to locks, and of one container.
-_MOST, _MOST_INSIDE = 3000, 100
+#: Objects that are looked at on the way to locks, and elements of each container.
+_LOOKS, _BREADTH = 3000, 100
 
 _imports: Any = _bootstrap
 
-_LOCKS = {
-    id(type(threading.Lock())),
-    id(type(threading.RLock())),
-}  # by address: a metaclass may forbid to hash or compare
+#: By address: a metaclass may forbid to hash or compare.
+_LOCKS = frozenset(map(id, (type(threading.Lock()), type(threading.RLock()))))
 
 #: The locks of imports that no fork waits for once more.
 _endless: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -124,89 +120,14 @@ def _blocks_others() -> bool:
     return False
 
 
-def _locks_within(roots: Sequence[object]) -> Iterator[Any]:
+def _locks_within(roots: Iterable[object]) -> Iterator[Any]:
     """Yield the locks that can be reached in few steps: the nearest first, and not those behind very many objects."""
-    seen: dict[int, object] = {}
-    pending = deque(roots)
-    while pending and len(seen) < _MOST:
-        one = pending.popleft()
-        if id(one) in seen:
-            continue
-        seen[id(one)] = one
-        if id(type(one)) in _LOCKS:
-            yield one
-        else:
-            pending.extend(islice(_parts(one), _MOST_INSIDE))
-
-
-def _parts(one: Any) -> Iterable[object]:
-    """Return what an object holds, and the functions that its class gives it; no code of the user's runs."""
-    kind = type(one)  # not isinstance(), which asks the object, too
-    parts = _PARTS.get(id(kind))
-    if parts is not None:
-        return parts(one)
-    if issubclass(kind, threading.Condition):
-        return (vars(one).get("_lock"),)  # the others are held by those that wait: that is how it works
-    if issubclass(kind, type):
-        return [part for part in tuple(vars(one).values()) if id(type(part)) in _OF_CLASSES]
-    return () if issubclass(kind, threading.Thread) else _parts_of_instance(one)
-
-
-def _parts_of_function(function: FunctionType) -> Iterator[object]:
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # it is empty as yet
-            continue
-    yield from (function.__defaults__ or (), function.__kwdefaults__ or {}, vars(function))
-    names = set(_names(function.__code__))
-    for name in names:
-        part = function.__globals__.get(name)
-        if isinstance(part, ModuleType):
-            yield from (value for name, value in tuple(vars(part).items()) if name in names)
-        elif part is not None:
-            yield part
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
-
-
-def _parts_of_instance(one: Any) -> Iterator[object]:
-    try:
-        attributes = object.__getattribute__(one, "__dict__")
-    except AttributeError:
-        attributes = {}
-    if type(attributes) is dict:
-        yield from tuple(attributes.values())
-    for kind in type(one).__mro__:
-        if kind.__module__ != "builtins":
-            yield kind
-            for slot in tuple(vars(kind).values()):
-                if type(slot) is MemberDescriptorType:
-                    try:
-                        yield slot.__get__(one)
-                    except AttributeError:  # it is empty as yet
-                        continue
-
-
-def _nothing(_: object) -> Iterable[object]:
-    return ()
-
-
-#: What holds what, by the address of its type, and the types of what a class gives its instances.
-_PARTS: dict[int, Callable[[Any], Iterable[object]]] = {
-    **{id(kind): tuple for kind in (list, tuple, set, frozenset, deque)},
-    **{id(kind): _nothing for kind in (ModuleType, CodeType, str, bytes, int, float, bool, complex, range, type(None))},
-    id(dict): lambda one: tuple(one.values()),
-    id(FunctionType): _parts_of_function,
-    id(MethodType): lambda one: (one.__self__, one.__func__),
-    id(functools.partial): lambda one: (one.func, one.args, one.keywords),
-    id(property): lambda one: (one.fget,),
-    id(staticmethod): lambda one: (one.__func__,),
-    id(classmethod): lambda one: (one.__func__,),
-}
-_OF_CLASSES = {id(kind) for kind in (FunctionType, property, staticmethod, classmethod)}
+    for one in reached(roots, _LOOKS, _BREADTH):
+        kind = type(one.thing)  # not isinstance(), which asks the object, too
+        if id(kind) in _LOCKS:
+            yield one.thing
+        elif issubclass(kind, threading.Condition):
+            one.ends = True  # its other locks are held by those that wait: that is how it works
+            yield from _locks_within([vars(one.thing).get("_lock")])
+        elif issubclass(kind, threading.Thread):
+            one.ends = True
