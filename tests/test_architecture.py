@@ -22,7 +22,7 @@ FLOORS = [
     {"arguments"},
     {"backends.promises"},
     {"backends"},
-    {"backends.pool", "backends.forking", "backends.inbox", "backends.inputs", "backends.watch"},
+    {"backends.pool", "backends.forking", "backends.inbox", "backends.inputs", "backends.streams", "backends.watch"},
     {"backends.remote"},
     {"backends.serial", "backends.threads", "backends.executor", "backends.asyncio"},
     {"backends.portable"},

@@ -366,8 +366,7 @@ assert list(ordered_map(work, range(8), backend=backend)) == list(range(8))
     lines = [f"item {n} line {line} {'.' * 40}\n" for n in range(4) for line in range(20_000)]
     expected = Counter("".join(lines)) + Counter({letter: 3_000_000 for letter in "EFGH"})
     assert Counter(stdout) == expected + Counter("\n\n\n\n")
-    if backend != "portable":  # whose workers' streams are the standard library's: they tear lines apart
-        assert Counter(re.findall(r"item \d+ line \d+ \.{40}\n", stdout)) == Counter(lines)
+    assert Counter(re.findall(r"item \d+ line \d+ \.{40}\n", stdout)) == Counter(lines)
 
 
 @in_processes

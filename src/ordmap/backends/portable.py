@@ -27,7 +27,7 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from ordmap.backends import Job, remote
+from ordmap.backends import Job, remote, streams
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
@@ -394,6 +394,7 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_parent()
+    streams.begin(inherited=pickled is None)
     refuse_breakpoints()
     remote.be_worker(multiprocessing.current_process().ordmap_number)  # type: ignore[attr-defined]
     differ_where_inherited()

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from ordmap.backends import streams
 from ordmap.backends.pool import Life
 from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
@@ -102,9 +103,7 @@ def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the caller has them all wait while it starts workers
     board = Board(workers, board_file)
     os.close(board_file)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    streams.begin(inherited=False)
     life: Life
     try:
         sys.argv[:], life = unpacked_parcel(luggage)

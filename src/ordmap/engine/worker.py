@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from ordmap.backends import Job
+from ordmap.backends import Job, streams
 from ordmap.backends.inputs import TRAVELLING, Pickles, unpacking, unpickling
 from ordmap.backends.pool import Life, refuse_breakpoints
 from ordmap.engine import blocks, channel
@@ -163,9 +163,7 @@ def _leave(code: int) -> NoReturn:
         if util is not None:
             util._exit_function()
         atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    streams.flush()
     if code < 0:
         _die_by(-code)
     os._exit(code)
@@ -488,6 +486,7 @@ class _Worker:
         """Note that the items of a chunk are done, and let go of their inputs."""
         self._hand.put_down()
         self._clock.stop()
+        streams.settle()
         crate, self._crate = self._crate, None
         if crate is not None and not crate.close():
             self._outbox.put(NEWS.pack(KEPT, self._row[0], 0.0, 0))
