@@ -15,7 +15,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from ordmap.backends import streams
+from ordmap.backends import cores, streams
 from ordmap.backends.pool import Life
 from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
@@ -78,6 +78,7 @@ class Interpreter:
                 stdin=subprocess.DEVNULL,
                 stderr=file if recorded else None,
                 process_group=0,
+                env=cores.environment(self.life.threads),
             )
             process.returncode = 0  # the crew waits for it
             return Worker(number, process.pid, *ours, LastWords(file), crew.board, recorded=recorded)

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from ordmap.backends import Job, streams
+from ordmap.backends import Job, cores, streams
 from ordmap.backends.inputs import TRAVELLING, Pickles, unpacking, unpickling
 from ordmap.backends.pool import Life, refuse_breakpoints
 from ordmap.engine import blocks, channel
@@ -270,10 +270,10 @@ class _Worker:
         raise _Stop
 
     def _begin(self) -> None:
-        _compute_in_one_thread()
+        life = self._seat.life
+        cores.limit(life.threads)
         keep_freed_memory()
         refuse_breakpoints()
-        life = self._seat.life
         fault: BaseException | None = None
         if life.initializer is not None:
             try:
@@ -592,16 +592,3 @@ def _close_crate(order: Order) -> None:
 def _letter(head: bytes, data: bytes) -> tuple[bytes, int | None]:
     """Return a message, and the file that goes with it where it is too long for one."""
     return (head + data, None) if len(data) <= channel.LONG else (head, channel.written_file([data]))
-
-
-def _compute_in_one_thread() -> None:
-    """Have PyTorch, and all that scikit-learn uses, leave the cores to the workers.
-
-    A forked one would even wait for ever for OpenMP's threads, which the caller has and its fork lacks.
-    """
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "set_num_threads"):
-        torch.set_num_threads(1)
-    threadpoolctl = sys.modules.get("threadpoolctl")  # scikit-learn brings it; it knows the libraries that are loaded
-    if threadpoolctl is not None and hasattr(threadpoolctl, "threadpool_limits"):
-        threadpoolctl.threadpool_limits(1)
