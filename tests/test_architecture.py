@@ -29,6 +29,7 @@ FLOORS = [
         "backends.inputs",
         "backends.streams",
         "backends.cores",
+        "backends.logs",
         "backends.watch",
     },
     {"backends.remote"},

@@ -27,7 +27,7 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from ordmap.backends import Job, cores, remote, streams
+from ordmap.backends import Job, cores, logs, remote, streams
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
@@ -235,7 +235,7 @@ class Processes(ProcessPool):
 
             context = _SpawnContext()
             try:
-                pickled = cloudpickle.dumps(self._life, pickle.HIGHEST_PROTOCOL)
+                pickled = cloudpickle.dumps((self._life, logs.note()), pickle.HIGHEST_PROTOCOL)
                 initargs = (pickled, Life(threads=self._life.threads))
             except BaseException as error:
                 if came_by_a_signal(error):
@@ -402,7 +402,8 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
     remote.be_worker(multiprocessing.current_process().ordmap_number)  # type: ignore[attr-defined]
     differ_where_inherited()
     if pickled is not None:
-        life = pickle.loads(pickled)
+        life, configured = pickle.loads(pickled)
+        logs.take_over(configured)
     if life.initializer is not None:
         try:
             life.initializer(*life.initargs)

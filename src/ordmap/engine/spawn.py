@@ -15,7 +15,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from ordmap.backends import cores, streams
+from ordmap.backends import cores, logs, streams
 from ordmap.backends.pool import Life
 from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
@@ -40,7 +40,7 @@ class Interpreter:
     def __init__(self, life: Life) -> None:
         self.life = life
         try:
-            self._luggage = Parcel((sys.argv, life))
+            self._luggage = Parcel((sys.argv, life, logs.note()))
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -107,7 +107,8 @@ def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int
     streams.begin(inherited=False)
     life: Life
     try:
-        sys.argv[:], life = unpacked_parcel(luggage)
+        sys.argv[:], life, configured = unpacked_parcel(luggage)
+        logs.take_over(configured)
     except BaseException as error:
         life = Life(_raise, (error,))
     codec.find_classes = fill_main
