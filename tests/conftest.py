@@ -22,6 +22,9 @@ pytest.register_assert_rewrite("ordmap.testing")
 # A shell's background job ignores Ctrl-C, and whatever it runs inherits that; the tests send it to programs of theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Unbuffered, no text could be lost that a worker has written and not flushed: the scripts of these tests do as users' do.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 settings.register_profile("ordmap", deadline=None, print_blob=True)
 settings.load_profile("ordmap")
 

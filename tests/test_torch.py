@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is installed by `python3 .ci/dev.py test-torch`")
 
-from ordmap import ordered_imap, ordered_map
+from ordmap import Processes, Spawn, ordered_imap, ordered_map
 from ordmap.engine import available
 from test_codec import lies_in_a_block
 from test_engine import Items
@@ -49,6 +49,21 @@ def test_tensors_come_back_equal_and_writable_and_are_not_copied_twice(backend):
         assert lies_in_a_block(got["plain"].data_ptr())
         got["plain"] += 1
         assert (got["plain"] == i + 1).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("make", [Processes, Spawn])
+def test_torch_computes_in_so_many_threads_a_worker_also_where_an_item_is_the_first_to_import_it(make, threads):
+    def work(_):
+        import torch
+
+        return torch.get_num_threads()
+
+    torch.set_num_threads(3)
+    with make(2, threads_per_worker=threads) as pool:
+        for _ in range(2):
+            assert set(ordered_map(work, range(6), backend=pool)) == {threads}
+    assert torch.get_num_threads() == 3
 
 
 def test_a_worker_forked_after_torch_has_used_its_threads_does_not_wait_for_them():

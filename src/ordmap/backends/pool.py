@@ -50,7 +50,7 @@ class Life(NamedTuple):
     """What a pool wants done at the beginning and the end of each worker's life, and when that is to be over.
 
     ``most_items``: the items that a worker computes at most; ``most_bytes``: the memory of its own with which it
-    begins no other.
+    begins no other; ``threads``: how many the numerical libraries of a worker may use, ``None``: as many as they like.
     """
 
     initializer: Callable[..., object] | None = None
@@ -58,6 +58,7 @@ class Life(NamedTuple):
     finalizer: Callable[[], object] | None = None
     most_items: int | None = None
     most_bytes: int | None = None
+    threads: int | None = None
 
     @property
     def recycles(self) -> bool:
@@ -65,13 +66,14 @@ class Life(NamedTuple):
         return self.most_items is not None or self.most_bytes is not None
 
     @classmethod
-    def asked_for(
+    def asked_for(  # noqa: PLR0917  as its owner says them
         cls,
         initializer: object,
         initargs: object,
         finalizer: object,
         max_items_per_worker: object = None,
         max_memory_per_worker: object = None,
+        threads_per_worker: object = None,
     ) -> Life:
         """Check the arguments of a pool."""
         for name, function in (("initializer", initializer), ("finalizer", finalizer)):
@@ -88,7 +90,8 @@ class Life(NamedTuple):
             most_bytes = nbytes_of("max_memory_per_worker", max_memory_per_worker)
         elif max_memory_per_worker is not None:
             most_bytes = _at_least_one("max_memory_per_worker", max_memory_per_worker)
-        return cls(initializer, tuple(initargs), finalizer, most_items, most_bytes)  # type: ignore[arg-type]
+        threads = None if threads_per_worker is None else _at_least_one("threads_per_worker", threads_per_worker)
+        return cls(initializer, tuple(initargs), finalizer, most_items, most_bytes, threads)  # type: ignore[arg-type]
 
 
 def initializer_failed(error: BaseException, worker: str, pid: int | None = None) -> WorkerDiedError:
@@ -225,10 +228,13 @@ class ProcessPool(Pool):
         finalizer: Callable[[], object] | None = None,
         max_items_per_worker: int | None = None,
         max_memory_per_worker: int | str | None = None,
+        threads_per_worker: int | None = 1,
         static_dataset: bool = False,
     ) -> None:
         super().__init__(workers)
-        self._life = Life.asked_for(initializer, initargs, finalizer, max_items_per_worker, max_memory_per_worker)
+        self._life = Life.asked_for(
+            initializer, initargs, finalizer, max_items_per_worker, max_memory_per_worker, threads_per_worker
+        )
         self._static = static_dataset
         self._prepare()
 

@@ -27,7 +27,7 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from ordmap.backends import Job, remote
+from ordmap.backends import Job, cores, logs, remote, streams
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import objection_to_fork
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
@@ -159,7 +159,8 @@ class Processes(ProcessPool):
     where JAX, TensorFlow or CUDA is in use (which don't survive a fork), fresh interpreters are started as by `Spawn`.
 
     ``initializer(*initargs)`` runs first in each worker, and ``finalizer()`` last, but not where the pool is left with
-    items under way. ``with Processes(4) as pool:`` keeps the workers for several loops; ``static_dataset=True``
+    items under way. What stands on BLAS or OpenMP uses ``threads_per_worker`` threads in each worker (``None``: as many
+    as it likes). ``with Processes(4) as pool:`` keeps the workers for several loops; ``static_dataset=True``
     promises that a dataset does not change between them, and is then sent once. Workers can't be recycled here.
     """
 
@@ -246,7 +247,8 @@ class Processes(ProcessPool):
 
             context = _SpawnContext()
             try:
-                initargs = (cloudpickle.dumps(self._life, pickle.HIGHEST_PROTOCOL),)
+                pickled = cloudpickle.dumps((self._life, logs.note()), pickle.HIGHEST_PROTOCOL)
+                initargs = (pickled, Life(threads=self._life.threads))
             except BaseException as error:
                 if came_by_a_signal(error):
                     raise
@@ -406,11 +408,14 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_parent()
+    streams.begin(inherited=pickled is None)
+    cores.limit(life.threads)  # first: what is unpickled now may load them
     refuse_breakpoints()
     remote.be_worker(multiprocessing.current_process().ordmap_number)  # type: ignore[attr-defined]
     differ_where_inherited()
     if pickled is not None:
-        life = pickle.loads(pickled)
+        life, configured = pickle.loads(pickled)
+        logs.take_over(configured)
     if life.initializer is not None:
         try:
             life.initializer(*life.initargs)

@@ -40,6 +40,8 @@ class Processes(ProcessPool):
     its own (``"2GB"``, or a number of bytes) after one, leaves, and another takes its place with the next ``next()``:
     for items that leak. What it shares with the caller, such as an inherited dataset, does not count.
 
+    What stands on BLAS or OpenMP uses ``threads_per_worker`` threads in each worker; ``None``: as many as it likes.
+
     ``with Processes(4) as pool:`` keeps the workers for several loops; ``static_dataset=True`` promises that a dataset
     does not change between them, and is then sent once (and again where a loop has another ``item_timeout``).
     """

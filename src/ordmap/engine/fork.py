@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import select
 import signal
@@ -12,9 +11,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple
 
-from ordmap.backends import Job
+from ordmap.backends import Job, streams
 from ordmap.backends.pool import Life
 from ordmap.backends.sharing import Shared
 from ordmap.engine import channel
@@ -183,9 +182,7 @@ def _goes_by_value(kind: type) -> bool:
 
 def _forked() -> int:
     """Fork, with all text printed that has been written so far."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a closed or odd stream has nothing that could be printed twice
-            stream.flush()
+    streams.flush()
     with warnings.catch_warnings():
         # Python ≥ 3.12 warns of a fork beside threads. The child runs no code of theirs.
         warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
@@ -217,7 +214,8 @@ def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
         util = sys.modules.get("multiprocessing.util")
         if hasattr(util, "_run_after_forkers"):
             util._run_after_forkers()  # type: ignore[union-attr]
-        _renew_streams()
+        streams.let_go_of_stdin()
+        streams.begin(inherited=True)
         begin_in_fork(shared=legacy.shared)
         for renew in legacy.survey.renewals:
             with contextlib.suppress(Exception):  # a library's; the item will meet what is wrong
@@ -225,30 +223,3 @@ def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
     except BaseException:
         os._exit(1)
     work(seat)
-
-
-#: The caller's streams, kept so that nothing they have buffered is ever written here.
-_inherited: list[object] = []
-
-
-def _renew_streams() -> None:
-    """Have standard streams of this process's own: the caller's may hold text, which the caller will print."""
-    _inherited.extend((sys.stdin, sys.stdout, sys.stderr))
-    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123  for the life of this process
-    if os.isatty(0):  # a program that an item runs would be stopped when it reads, being in the background
-        os.dup2(sys.stdin.fileno(), 0)
-    sys.stdout = _renewed(sys.stdout, 1)
-    sys.stderr = _renewed(sys.stderr, 2)
-
-
-def _renewed(stream: TextIO, file: int) -> TextIO:
-    """Return a stream like this one, empty; one that isn't plainly the process's own is left as it is."""
-    if not isinstance(stream, io.TextIOWrapper) or stream.closed:
-        return stream
-    try:
-        if stream.fileno() != file:
-            return stream
-    except (OSError, ValueError):
-        return stream
-    # Line by line, since a worker that is ended in an item has no time to flush.
-    return open(file, "w", encoding=stream.encoding, errors=stream.errors, buffering=1, closefd=False)

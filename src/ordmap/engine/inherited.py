@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 
 from ordmap.engine import channel
-from ordmap.engine.streams import used_streams
+from ordmap.engine.used_streams import used_streams
 
 __all__ = ["Estate"]
 

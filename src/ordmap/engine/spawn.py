@@ -15,6 +15,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from ordmap.backends import cores, logs, streams
 from ordmap.backends.pool import Life
 from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
@@ -43,7 +44,7 @@ class Interpreter:
     def __init__(self, life: Life) -> None:
         self.life = life
         try:
-            self._luggage = Parcel((Introduction(), sys.argv, life))
+            self._luggage = Parcel((Introduction(), sys.argv, life, logs.note()))
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -82,6 +83,7 @@ class Interpreter:
                 stdin=subprocess.DEVNULL,
                 stderr=file if recorded else None,
                 process_group=0,
+                env=cores.environment(self.life.threads),
             )
             process.returncode = 0  # the crew waits for it
             return Worker(number, process.pid, *ours, LastWords(file), crew.board, recorded=recorded)
@@ -110,16 +112,15 @@ def main(  # noqa: PLR0917  what a command line says
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the caller has them all wait while it starts workers
     board = Board(workers, board_file)
     os.close(board_file)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    streams.begin(inherited=False)
     if tracker is not None:
         os.set_inheritable(tracker, False)
     outlive_workers(leash, tracker)
     Introduction.expected = place, leash
     life: Life
     try:
-        _, sys.argv[:], life = unpacked_parcel(luggage)
+        _, sys.argv[:], life, configured = unpacked_parcel(luggage)
+        logs.take_over(configured)
     except BaseException as error:
         life = Life(_raise, (error,))
     codec.find_classes = fill_main

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from ordmap.backends import Job
+from ordmap.backends import Job, cores, streams
 from ordmap.backends.inputs import TRAVELLING, Pickles, unpacking, unpickling
 from ordmap.backends.pool import Life, refuse_breakpoints
 from ordmap.engine import blocks, channel
@@ -56,7 +56,6 @@ from ordmap.engine.message import (
     together,
     unpacked_orders,
 )
-from ordmap.engine.openmp import limit_loaded
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
 from ordmap.engine.reducers import SMALL
@@ -160,9 +159,7 @@ def work(seat: Seat) -> NoReturn:
 def _leave(code: int) -> NoReturn:
     """End this process as a program ends."""
     run_exit_functions()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    streams.flush()
     if code < 0:
         _die_by(-code)
     os._exit(code)
@@ -269,10 +266,10 @@ class _Worker:
         raise _Stop
 
     def _begin(self) -> None:
-        _compute_in_one_thread()
+        life = self._seat.life
+        cores.limit(life.threads)
         keep_freed_memory()
         refuse_breakpoints()
-        life = self._seat.life
         fault: BaseException | None = None
         if life.initializer is not None:
             try:
@@ -486,6 +483,7 @@ class _Worker:
         """Note that the items of a chunk are done, and let go of their inputs."""
         self._hand.put_down()
         self._clock.stop()
+        streams.settle()
         crate, self._crate = self._crate, None
         if crate is not None and not crate.close():
             self._outbox.put(NEWS.pack(KEPT, self._row[0], 0.0, 0))
@@ -591,14 +589,3 @@ def _close_crate(order: Order) -> None:
 def _letter(head: bytes, data: bytes) -> tuple[bytes, int | None]:
     """Return a message, and the file that goes with it where it is too long for one."""
     return (head + data, None) if len(data) <= channel.LONG else (head, channel.written_file([data]))
-
-
-def _compute_in_one_thread() -> None:
-    """Have PyTorch, and whatever uses OpenMP or is known to threadpoolctl, leave the cores to the workers."""
-    limit_loaded(1)
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "set_num_threads"):
-        torch.set_num_threads(1)
-    threadpoolctl = sys.modules.get("threadpoolctl")  # scikit-learn brings it; it knows the libraries that are loaded
-    if threadpoolctl is not None and hasattr(threadpoolctl, "threadpool_limits"):
-        threadpoolctl.threadpool_limits(1)
