@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,28 +32,41 @@ def limit_loaded(threads: int) -> None:
 
     What is asked for in so many words, as by LightGBM's ``num_threads``, is done all the same.
     """
-    for runtime in _loaded():
+    global _inherited
+    runtimes, _inherited = _inherited, None
+    for runtime in _loaded() if runtimes is None else runtimes:
         runtime.omp_set_num_threads(threads)
 
 
+#: In a worker that was forked, until it first asks: those that the caller has found.
+_inherited: list[CDLL] | None = None
+
+
 class Teams:
-    """The teams of GNU's runtimes that are loaded now, as far as they are the calling thread's, which will fork."""
+    """The teams of GNU's runtimes that are the calling thread's, which will fork."""
 
     def __init__(self) -> None:
-        self._runtimes = [runtime for runtime in _loaded() if "/libgomp" in runtime._name]
+        self._modules = 0  # so many were imported when it was last seen what is loaded
+        self._loaded: list[CDLL] = []
         self._kept: list[CDLL] = []
 
     def let_go(self) -> None:
         """Let them go, right before a fork."""
+        if self._modules != len(sys.modules):  # a worker's place may be filled long after the first began
+            self._modules = len(sys.modules)
+            self._loaded = _loaded()
         # Before GCC 9 a runtime couldn't; and in a parallel region (of C code that called Python) it may not.
         self._kept = [
             runtime
-            for runtime in self._runtimes
-            if not hasattr(runtime, "omp_pause_resource_all") or runtime.omp_pause_resource_all(_SOFT)
+            for runtime in self._loaded
+            if "/libgomp" in runtime._name
+            and (not hasattr(runtime, "omp_pause_resource_all") or runtime.omp_pause_resource_all(_SOFT))
         ]
 
     def begin_in_fork(self) -> None:
         """In the fork: have none of the threads waited for that the caller has not let go."""
+        global _inherited
+        _inherited = self._loaded
         for runtime in self._kept:
             runtime.omp_set_max_active_levels(0)  # no region is parallel, not even one that asks for threads
 
