@@ -34,7 +34,9 @@ from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
 from ordmap.generators import differ_where_inherited
+from ordmap.imports import begins, refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
+from ordmap.surroundings import Surroundings
 
 __all__ = ["Processes", "Spawn"]
 
@@ -226,15 +228,16 @@ class Processes(ProcessPool):
         return shipment
 
     def _recruit(self) -> _Crew:
+        refuse_workers_in_imports()
         if self._forks():
             context: BaseContext = _fork_context()
             initargs: tuple[Any, ...] = (None, self._life)
         else:
-            import cloudpickle  # what __main__ defines must go by value
+            from ordmap.backends.by_value import dumps
 
             context = _SpawnContext()
             try:
-                initargs = (cloudpickle.dumps(self._life, pickle.HIGHEST_PROTOCOL),)
+                initargs = (dumps((Surroundings.here(), self._life)),)
             except BaseException as error:
                 if came_by_a_signal(error):
                     raise
@@ -386,6 +389,7 @@ spawn.get_preparation_data = _preparation_data_without_main
 # In the worker
 
 
+@begins
 def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: B008  it can't be changed
     """Make a new process a worker."""
     # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by programs an item runs.
@@ -398,7 +402,8 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
     remote.be_worker(multiprocessing.current_process().ordmap_number)  # type: ignore[attr-defined]
     differ_where_inherited()
     if pickled is not None:
-        life = pickle.loads(pickled)
+        surroundings, life = pickle.loads(pickled)
+        surroundings.take_on()
     if life.initializer is not None:
         try:
             life.initializer(*life.initargs)

@@ -87,8 +87,9 @@ class Processes(ProcessPool):
             return run
         from ordmap.engine.spawn import Interpreter  # not needed by forked workers
 
+        launch = Interpreter(self._life)
         with uninterrupted():
-            crew = self._crew = Crew(self.workers, Interpreter(self._life), self._lock)
+            crew = self._crew = Crew(self.workers, launch, self._lock)
             crew.start()  # while they begin, the job is pickled
         try:
             return crew.join(job, _parcel(job), keep=self._static)

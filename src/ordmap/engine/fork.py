@@ -20,6 +20,8 @@ from ordmap.engine.last_words import LastWords
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.generators import begin_in_fork
+from ordmap.imports import refuse_workers_in_imports
+from ordmap.names import importable
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -33,6 +35,7 @@ class Fork:
     inherits = True
 
     def __init__(self, life: Life) -> None:
+        refuse_workers_in_imports()
         _mark_classes()
         self.life = life
 
@@ -80,10 +83,11 @@ def _mark_classes() -> None:
                 found[id(kind)] = kind
                 pending.append(kind)
     # Nearly all of the thousand classes that there are fail the first test, at a tenth of a microsecond each.
+    by_name = importable()
     local = [
         kind
         for kind in found.values()
-        if ("<locals>" in kind.__qualname__ or getattr(kind, "__module__", None) == "__main__") and _goes_by_value(kind)
+        if ("<locals>" in kind.__qualname__ or not by_name[getattr(kind, "__module__", None)]) and _goes_by_value(kind)
     ]
     if local:
         from cloudpickle import cloudpickle  # heavy; most programs have no such class
@@ -95,9 +99,7 @@ def _mark_classes() -> None:
 
 def _goes_by_value(kind: type) -> bool:
     module = getattr(kind, "__module__", None)
-    if module == "__main__":
-        return True
-    if "<locals>" not in kind.__qualname__ or not isinstance(module, str):
+    if not isinstance(module, str):
         return False
     return module.partition(".")[0] not in sys.stdlib_module_names
 

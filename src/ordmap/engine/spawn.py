@@ -8,22 +8,26 @@ in results: a reference is far smaller and quicker than a class by value.
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
 import signal
 import socket
-import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from ordmap import names
 from ordmap.backends.pool import Life
-from ordmap.engine import channel, codec
+from ordmap.engine import channel
 from ordmap.engine.board import Board
+from ordmap.engine.executable import Command, checked_executable
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
+from ordmap.imports import refuse_workers_in_imports, works
 from ordmap.interrupts import came_by_a_signal
+from ordmap.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -37,9 +41,12 @@ class Interpreter:
     inherits = False
 
     def __init__(self, life: Life) -> None:
+        refuse_workers_in_imports()
         self.life = life
+        self._executable = checked_executable()
+        path = marshal.dumps(_path())
         try:
-            self._luggage = Parcel((sys.argv, life))
+            self._luggage = Parcel((Surroundings.here(), life))
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -47,6 +54,13 @@ class Interpreter:
                 "the initializer, its initargs or the finalizer can't be pickled for fresh interpreters: "
                 f"{type(error).__name__}: {error}"
             ) from error
+        # A whole path may be longer than a command line. What reads it is built into Python, since any file of the
+        # working directory may be in the place of a module that is not. It is put behind what the luggage itself has.
+        place = self._luggage.append(path)
+        self._prelude = (
+            "import sys, marshal, posix; "
+            f"sys.path[:] = marshal.loads(posix.pread({self._luggage.file}, {len(path)}, {place})); "
+        )
 
     def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
         with channel.to_worker() as (ours, theirs, file), contextlib.ExitStack() as cleanup:
@@ -65,27 +79,25 @@ class Interpreter:
                 self._luggage.file,
                 *([stderr] if recorded else []),
             )
-            code = (
-                f"import sys; sys.path[:] = {sys.path!r}; from ordmap.engine.spawn import main; "
-                f"main({files}, {number}, {crew.size}, {crew.allowance})"
+            command = Command.calling(
+                self._executable, self._prelude, __name__, "main", files, number, crew.size, crew.allowance
             )
-            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            command = [sys.executable, *flags, "-c", code]
-            process = subprocess.Popen(  # noqa: S603  this very interpreter
-                command,
-                pass_fds=files,
-                stdin=subprocess.DEVNULL,
-                stderr=file if recorded else None,
-                process_group=0,
-            )
-            process.returncode = 0  # the crew waits for it
-            return Worker(number, process.pid, *ours, LastWords(file), crew.board, recorded=recorded)
+            pid = command.run(files, stderr=file if recorded else None)
+            return Worker(number, pid, *ours, LastWords(file), crew.board, recorded=recorded)
 
     def close(self) -> None:
         """Let go of what every worker gets."""
         self._luggage.close()
 
 
+def _path() -> list[str]:
+    """Return where this process imports from: what is no text is passed over, here as there."""
+    path = [str.__str__(entry) for entry in sys.path if isinstance(entry, str)]
+    own = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
+    return path if own in path else [*path, own]
+
+
+@works
 def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int, int]) -> NoReturn:
     """Be a worker: all that a fresh interpreter does."""
     board_file, taking, offers, results, leash, file, luggage, *stderr = files
@@ -105,12 +117,13 @@ def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    names.keep()
     life: Life
     try:
-        sys.argv[:], life = unpacked_parcel(luggage)
+        surroundings, life = unpacked_parcel(luggage)
+        surroundings.take_on()
     except BaseException as error:
         life = Life(_raise, (error,))
-    codec.find_classes = fill_main
     seat = Seat(
         number,
         workers,
@@ -130,17 +143,3 @@ def main(files: tuple[int, ...], number: int, workers: int, allowance: tuple[int
 
 def _raise(error: BaseException) -> None:
     raise error
-
-
-def fill_main() -> bool:
-    """Put the classes that cloudpickle has made for ``__main__`` into it; ``True``: there were any."""
-    from cloudpickle import cloudpickle
-
-    own = vars(sys.modules["__main__"])
-    found = False
-    for kind in list(getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", ())):
-        name = kind.__qualname__
-        if kind.__module__ == "__main__" and "." not in name and own.get(name) is not kind:
-            own[name] = kind
-            found = True
-    return found

@@ -61,8 +61,10 @@ from ordmap.engine.points import arm
 from ordmap.engine.reducers import SMALL
 from ordmap.engine.wear import Wear
 from ordmap.generators import differ, seeding, watch_imports
+from ordmap.imports import begins, works
 from ordmap.item import InHand, current
 from ordmap.outcome import Raised, end_child, pack
+from ordmap.surroundings import settle_warnings
 
 __all__ = ["Held", "Seat", "leashed", "work"]
 
@@ -145,6 +147,7 @@ def leashed(leash: socket.socket) -> None:
         os._exit(1)  # it was gone before this was set up
 
 
+@works
 def work(seat: Seat) -> NoReturn:
     """Be a worker, to the end of this process."""
     code = 1
@@ -271,6 +274,7 @@ class _Worker:
         self._ending = True
         raise _Stop
 
+    @begins
     def _begin(self) -> None:
         _compute_in_one_thread()
         keep_freed_memory()
@@ -415,6 +419,7 @@ class _Worker:
                 if job.file < 0:
                     raise OSError(errno.EMFILE, "the worker may have no more files open")
                 job = Held(*unpacked_parcel(job.file))
+                settle_warnings()
             except BaseException as error:
                 job = None
                 self._report_fault(run, error)
