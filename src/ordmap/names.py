@@ -28,10 +28,12 @@ class _Verdicts(dict[object, bool]):
     def __missing__(self, name: object) -> bool:
         if not isinstance(name, str):
             return True  # pickle finds out by itself where such a thing lives
-        if name in sys.modules or name in SCRIPT:
-            self[name] = verdict = _is_importable(name)
+        top = name.partition(".")[0]
+        if name in sys.modules or name in SCRIPT or top in sys.stdlib_module_names:
+            self[name] = verdict = _is_importable(name, top)
             return verdict
-        return False  # of a namespace; a module that has this name may yet come
+        # A part of a package that gets it on demand, or a namespace; a module that has this name may yet come.
+        return top != name and self[top]
 
 
 _verdicts = _Verdicts()
@@ -72,12 +74,10 @@ def give_name(kind: type) -> None:
         vars(main)[kind.__qualname__] = kind
 
 
-def _is_importable(name: str) -> bool:
-    if name in SCRIPT:
-        return False
+def _is_importable(name: str, top: str) -> bool:
+    if name in SCRIPT or top in sys.stdlib_module_names:
+        return name not in SCRIPT
     parent, _, last = name.rpartition(".")
-    if name.partition(".")[0] in sys.stdlib_module_names:
-        return True
     if parent and not _verdicts[parent]:
         return False
     module = sys.modules[name]
@@ -99,8 +99,10 @@ def _lies_in(spec: ModuleSpec, last: str, where: Sequence[object]) -> bool:
     folder, file = os.path.split(spec.origin)
     if spec.submodule_search_locations is not None:
         folder, file = os.path.split(folder)
-    return file.partition(".")[0] == last and any(
-        folder == entry or (isinstance(entry, str) and folder == os.path.abspath(entry))  # noqa: PTH100
+    if file.partition(".")[0] != last:
+        return False
+    return folder in where or any(
+        isinstance(entry, str) and folder == os.path.abspath(entry)  # noqa: PTH100  pathlib is heavy
         for entry in where
     )
 

@@ -175,9 +175,9 @@ def _serialise(value: object) -> bytes:
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except Exception:
-        import cloudpickle  # heavy, and seldom needed in a worker
+        from ordmap.by_value import dumps  # heavy, and seldom needed in a worker
 
-        return bytes(cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+        return dumps(value)
 
 
 class Pickled:

@@ -111,7 +111,7 @@ class Shipment:
             let_go(self.key)
 
     def _pickle(self) -> None:
-        from ordmap.backends.by_value import dumps  # heavy; threads and forked workers do without
+        from ordmap.by_value import dumps  # heavy; threads and forked workers do without
 
         try:
             self._data = dumps(self._compute)

@@ -120,7 +120,7 @@ class InputPickler:
                         raise
                     self._try_plain = False  # the others of its chunk are most likely alike
                     del self.large[before:]
-            from ordmap.backends.by_value import dumps
+            from ordmap.by_value import dumps
 
             return dumps(key, self._collect)
         except BaseException:

@@ -36,6 +36,7 @@ from ordmap.errors import BackendUnavailableError
 from ordmap.generators import differ_where_inherited
 from ordmap.imports import begins, refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
+from ordmap.marks import mark_classes
 from ordmap.surroundings import Surroundings
 
 __all__ = ["Processes", "Spawn"]
@@ -230,10 +231,11 @@ class Processes(ProcessPool):
     def _recruit(self) -> _Crew:
         refuse_workers_in_imports()
         if self._forks():
+            mark_classes()
             context: BaseContext = _fork_context()
             initargs: tuple[Any, ...] = (None, self._life)
         else:
-            from ordmap.backends.by_value import dumps
+            from ordmap.by_value import dumps
 
             context = _SpawnContext()
             try:

@@ -189,10 +189,9 @@ def _dumped(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
         pickler.dump(result)
         pickler.clear_memo()  # it would keep the result
     except Exception:
-        import cloudpickle  # heavy, and seldom needed in a worker
+        from ordmap.by_value import dumps  # heavy, and seldom needed in a worker
 
-        callback = None if buffers is None else _collector(buffers)
-        return bytes(cloudpickle.dumps(result, pickle.HIGHEST_PROTOCOL, buffer_callback=callback))
+        return dumps(result, None if buffers is None else _collector(buffers))
     data = file.getvalue()
     if buffers is not None:
         if found:

@@ -28,7 +28,7 @@ class Parcel:
     """An object as it travels. It is read when this is made; ``file`` is open until `close`."""
 
     def __init__(self, content: object) -> None:
-        from ordmap.backends.by_value import dumps  # heavy; forked workers do without
+        from ordmap.by_value import dumps  # heavy; forked workers do without
 
         buffers: list[memoryview] = []
 
