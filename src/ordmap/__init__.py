@@ -82,7 +82,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if getattr(sys, "frozen", False) and sys.argv[1:2] == ["--multiprocessing-fork"]:
+if getattr(sys, "frozen", False) and not {"--multiprocessing-fork", "-c"}.isdisjoint(sys.argv):
     from ordmap.frozen import become_child
 
     become_child()

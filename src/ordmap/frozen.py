@@ -13,13 +13,20 @@ __all__ = ["become_child"]
 
 
 def become_child() -> None:
-    """Be the child that this process was started to be, to its end.
+    """Be the child that this process was started to be, if it was, to its end.
 
-    Modules whose import is under way have not defined all that they define; the child imports them anew, when it needs
-    them. ordmap is the last of them, and is complete.
+    That may also be a helper of multiprocessing's, which PyInstaller knows. A worker imports anew, when it needs them,
+    the modules whose import is under way: they have not defined all that they define. ordmap is the last of them, and
+    is complete.
     """
     from multiprocessing import spawn
 
+    if spawn.is_forking(sys.argv):
+        _leave_imports()
+    spawn.freeze_support()
+
+
+def _leave_imports() -> None:
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if getattr(spec, "_initializing", False):
@@ -27,7 +34,6 @@ def become_child() -> None:
                 spec._initializing = False  # type: ignore[union-attr]  # other threads would wait for its import
             else:
                 del sys.modules[name]
-    spawn.freeze_support()
 
 
 def _imported_by_name() -> None:

@@ -38,7 +38,7 @@ class Surroundings(NamedTuple):
         return cls(
             list(sys.path),
             list(sys.argv),
-            [_by_name(*one) for one in warnings.filters],
+            [_by_name(*one) for one in warnings.filters if isinstance(one[2], type)],
             getattr(warnings, "defaultaction", "default"),
             sys.getrecursionlimit(),
             sys.get_int_max_str_digits(),
