@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from types import FunctionType
 
 from ordmap.names import SCRIPT, importable
@@ -25,12 +26,13 @@ def mark_classes() -> None:
             if id(kind) not in found:
                 found[id(kind)] = kind
                 pending.append(kind)
-    # Nearly all of the thousand classes that there are fail the first test, at a tenth of a microsecond each.
-    by_name = importable()
+    spaces = _Spaces()
+    # Nearly all of the thousand classes that there are fail these tests, at a tenth of a microsecond each.
     unnamed = [
         kind
         for kind in found.values()
-        if ("<locals>" in kind.__qualname__ or not by_name[getattr(kind, "__module__", None)]) and _is_apart(kind)
+        if (space := spaces[getattr(kind, "__module__", None)]) is not None
+        and ("<locals>" in kind.__qualname__ or (space is not _INSTALLED and not _is_named(kind, space)))
     ]
     # A class that is made in C may say that it is of any module, such as none; it never goes by value.
     in_python = {kind.__module__ for kind in unnamed if FunctionType in map(type, vars(kind).values())}
@@ -43,7 +45,29 @@ def mark_classes() -> None:
                 cloudpickle._get_or_create_tracker_id(kind)
 
 
-def _is_apart(kind: type) -> bool:
-    """Whether a class is none of the standard library's."""
-    module = getattr(kind, "__module__", None)
-    return isinstance(module, str) and module.partition(".")[0] not in sys.stdlib_module_names
+#: What stands for the names of a library that is installed: it may hide classes, which are many, and seldom travel.
+_INSTALLED: Mapping[str, object] = {"": None}
+
+
+class _Spaces(dict[object, Mapping[str, object] | None]):
+    """By module: the names that lead to classes in another process. ``None``: it is the standard library's."""
+
+    def __missing__(self, module: object) -> Mapping[str, object] | None:
+        self[module] = space = _space(module)
+        return space
+
+
+def _space(module: object) -> Mapping[str, object] | None:
+    if not isinstance(module, str) or module.partition(".")[0] in sys.stdlib_module_names:
+        return None
+    if not importable()[module]:
+        return {}
+    loaded = sys.modules.get(module)
+    installed = loaded is None or "-packages" in str(getattr(loaded, "__file__", None))
+    return _INSTALLED if installed else vars(loaded)
+
+
+def _is_named(kind: type, space: Mapping[str, object]) -> bool:
+    """Whether the name of a class leads to it; one within a class is where that is."""
+    outer, _, inner = kind.__qualname__.partition(".")
+    return outer in space if inner else space.get(outer) is kind

@@ -101,8 +101,8 @@ def test_a_frozen_application_has_workers(app, tmp_path, kind):
     done = run(app, tmp_path, kind)
     assert (done.stdout, done.stderr) == ("processes [0, 1, 4]\nspawn [0, 1, 4]\n0 1\n", "")
     assert (tmp_path / "first").read_text() == "."
-    # It is tried once, then there are 2 workers, 1, and 1 with a helper.
-    assert len((tmp_path / "begun").read_text()) == 1 + 2 + 1 + 2
+    # It is tried once, then there are 2 workers, 1, and 1 with a helper, which may be ended before it begins.
+    assert len((tmp_path / "begun").read_text()) in {1 + 2 + 1 + 1, 1 + 2 + 1 + 2}
 
 
 @pytest.mark.timeout(900)
