@@ -47,7 +47,8 @@ class Command(NamedTuple):
     def calling(cls, executable: str, prelude: str, module: str, function: str, *args: Any) -> Command:
         """Return the command that calls a function with plain arguments; Python runs the ``prelude`` first."""
         if getattr(sys, "frozen", False):
-            told = [pickle.dumps({}), pickle.dumps(_Told(module, function, args))]  # what multiprocessing reads first
+            # What multiprocessing reads first, and does: from then on the process is not one that is to be told.
+            told = [pickle.dumps({"sys_argv": [executable]}), pickle.dumps(_Told(module, function, args))]
             file = channel.written_file(told)
             os.lseek(file, 0, os.SEEK_SET)
             return cls([executable, "--multiprocessing-fork", "tracker_fd=None", f"pipe_handle={file}"], file)
