@@ -23,6 +23,7 @@ from types import EllipsisType, FunctionType
 from typing import Any, NamedTuple, NoReturn
 
 from ordmap.errors import OrdmapError, RemoteError
+from ordmap.imports import works
 from ordmap.interrupts import came_by_a_signal
 from ordmap.item import InHand, current
 
@@ -98,6 +99,7 @@ class Answer(NamedTuple):
     pickled: bool = False
 
 
+@works
 def run_chunk(
     compute: Callable[[Any], Any],
     hand: InHand,
@@ -173,9 +175,9 @@ def _serialise(value: object) -> bytes:
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except Exception:
-        import cloudpickle  # heavy, and seldom needed in a worker
+        from ordmap.by_value import dumps  # heavy, and seldom needed in a worker
 
-        return bytes(cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+        return dumps(value)
 
 
 class Pickled:

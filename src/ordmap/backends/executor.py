@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import pickle
 import sys
 import threading
 import uuid
@@ -37,6 +36,7 @@ from ordmap.backends.promises import row, weaker
 from ordmap.backends.remote import Key, Payload, Reply, Rules, compute_chunk, hold, let_go
 from ordmap.chunk import Chunk
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
+from ordmap.imports import refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer
 
@@ -111,10 +111,10 @@ class Shipment:
             let_go(self.key)
 
     def _pickle(self) -> None:
-        import cloudpickle  # heavy; threads and forked workers do without
+        from ordmap.by_value import dumps  # heavy; threads and forked workers do without
 
         try:
-            self._data = cloudpickle.dumps(self._compute, pickle.HIGHEST_PROTOCOL)
+            self._data = dumps(self._compute)
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -354,6 +354,8 @@ class FromExecutor:
         """Begin a run."""
         # Python 3.14's executor of interpreters derives from that of threads, and shares nothing.
         shared = isinstance(self._executor, ThreadPoolExecutor) and "Interpreter" not in type(self._executor).__name__
+        if not shared:
+            refuse_workers_in_imports()
         shipment = self._kept
         if shipment is None or not shipment.is_for(job):
             shipment = Shipment(job, shared=shared)

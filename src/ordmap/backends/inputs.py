@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
+from ordmap.names import importable
 from ordmap.outcome import Pickled, are_atoms, one_line
 
 __all__ = [
@@ -119,9 +120,9 @@ class InputPickler:
                         raise
                     self._try_plain = False  # the others of its chunk are most likely alike
                     del self.large[before:]
-            import cloudpickle  # what __main__ defines must go by value, which pickle doesn't do
+            from ordmap.by_value import dumps
 
-            return bytes(cloudpickle.dumps(key, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect))
+            return dumps(key, self._collect)
         except BaseException:
             del self.large[before:]
             raise
@@ -139,9 +140,15 @@ class InputPickler:
 class _PlainPickler(pickle.Pickler):
     """Refuses what a worker may not find. It is as quick as any where there are but containers, numbers and texts."""
 
+    def __init__(
+        self, file: io.BytesIO, protocol: int, *, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None
+    ) -> None:
+        super().__init__(file, protocol, buffer_callback=buffer_callback)
+        self._importable = importable()
+
     def reducer_override(self, value: Any) -> Any:
         """Be called for everything else."""
-        if isinstance(value, _BY_VALUE) or getattr(value, "__module__", None) == "__main__":
+        if isinstance(value, _BY_VALUE) or not self._importable[getattr(value, "__module__", None)]:
             raise pickle.PicklingError("it goes by value")
         return NotImplemented
 

@@ -34,7 +34,10 @@ from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
 from ordmap.generators import differ_where_inherited
+from ordmap.imports import begins, refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
+from ordmap.marks import mark_classes
+from ordmap.surroundings import Surroundings
 
 __all__ = ["Processes", "Spawn"]
 
@@ -239,15 +242,17 @@ class Processes(ProcessPool):
         return shipment
 
     def _recruit(self) -> _Crew:
+        refuse_workers_in_imports()
         if self._forks():
+            mark_classes()
             context: BaseContext = _fork_context()
             initargs: tuple[Any, ...] = (None, self._life)
         else:
-            import cloudpickle  # what __main__ defines must go by value
+            from ordmap.by_value import dumps
 
             context = _SpawnContext()
             try:
-                pickled = cloudpickle.dumps((self._life, logs.note()), pickle.HIGHEST_PROTOCOL)
+                pickled = dumps((Surroundings.here(), self._life, logs.note()))
                 initargs = (pickled, Life(threads=self._life.threads))
             except BaseException as error:
                 if came_by_a_signal(error):
@@ -400,6 +405,7 @@ spawn.get_preparation_data = _preparation_data_without_main
 # In the worker
 
 
+@begins
 def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: B008  it can't be changed
     """Make a new process a worker."""
     # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by programs an item runs.
@@ -414,7 +420,8 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
     remote.be_worker(multiprocessing.current_process().ordmap_number)  # type: ignore[attr-defined]
     differ_where_inherited()
     if pickled is not None:
-        life, configured = pickle.loads(pickled)
+        surroundings, life, configured = pickle.loads(pickled)
+        surroundings.take_on()
         logs.take_over(configured)
     if life.initializer is not None:
         try:

@@ -19,8 +19,10 @@ from ordmap.backends.inputs import TRAVELLING, unpacking
 from ordmap.backends.pool import initializer_failed
 from ordmap.errors import RemoteError
 from ordmap.generators import borrowed, differ_where_inherited, note_inherited, seeding
+from ordmap.imports import works
 from ordmap.item import InHand, Label
 from ordmap.outcome import approximate_nbytes, one_line, pack, run_chunk
+from ordmap.surroundings import settle_warnings
 
 __all__ = ["Key", "Payload", "Reply", "Rules", "be_worker", "compute_chunk", "disable", "hold", "let_go"]
 
@@ -108,6 +110,7 @@ def let_go(key: Key) -> None:
 def _rebuilt(data: bytes, worker: str) -> Callable[[Any], Any]:
     try:
         compute: Callable[[Any], Any] = pickle.loads(data)
+        settle_warnings()
     except BaseException as error:
         text = "".join(traceback.format_exception(error))
         raise RemoteError(
@@ -116,6 +119,7 @@ def _rebuilt(data: bytes, worker: str) -> Callable[[Any], Any]:
     return compute
 
 
+@works
 def compute_chunk(  # noqa: PLR0917  an executor's tasks
     key: Key, task: int, payload: Payload | None, keys: Sequence[Any], label: Label, rules: Rules
 ) -> Reply:

@@ -10,9 +10,9 @@
 `backends` says when workers begin and end; `pool` is the caller's side, with a `run` for each iterator and a `ledger`
 of what the workers owe; `worker` is the other side. Between them: `channel` and `message`; `board`, the shared memory
 that tells what a dead worker was doing; and for large results `blocks`, the worker's side of shared `memory`, filled by
-`codec`, and `shelf`, the caller's. `fork` and `spawn` are how workers begin, a `parcel` brings the dataset to those
-that don't inherit it, `wear` says when they have done enough, `ending` is how they end, and `last_words` what they
-leave to be read then. `points` names the instants at which tests have them die.
+`codec`, and `shelf`, the caller's. `fork` and `spawn` are how workers begin (`executable` says as which program), a
+`parcel` brings the dataset to those that don't inherit it, `wear` says when they have done enough, `ending` is how they
+end, and `last_words` what they leave to be read then. `points` names the instants at which tests have them die.
 """
 
 from __future__ import annotations

@@ -24,9 +24,6 @@ _ALIGNMENT = 64
 _arrays: dict[tuple[str, tuple[int, ...], bool], bytes] = {}
 _MOST_ARRAYS = 64
 
-#: In a fresh interpreter: makes classes known to pickle that it has not found. ``True``: it may find more now.
-find_classes: Callable[[], bool] | None = None
-
 #: A result in blocks: its pickle, or where that lies, and where its buffers lie.
 Placed = tuple[bytes | tuple[int, int, int], list[tuple[int, int, int]]]
 
@@ -192,12 +189,9 @@ def _dumped(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
         pickler.dump(result)
         pickler.clear_memo()  # it would keep the result
     except Exception:
-        if find_classes is not None and find_classes():
-            return _dumped(result, buffers)
-        import cloudpickle  # heavy, and seldom needed in a worker
+        from ordmap.by_value import dumps  # heavy, and seldom needed in a worker
 
-        callback = None if buffers is None else _collector(buffers)
-        return bytes(cloudpickle.dumps(result, pickle.HIGHEST_PROTOCOL, buffer_callback=callback))
+        return dumps(result, None if buffers is None else _collector(buffers))
     data = file.getvalue()
     if buffers is not None:
         if found:

@@ -29,6 +29,8 @@ from ordmap.engine.terminal import let_go_of_terminal
 from ordmap.engine.trackers import outlive_workers, tracker_kept
 from ordmap.engine.worker import Held, Seat, leashed, work
 from ordmap.generators import begin_in_fork
+from ordmap.imports import refuse_workers_in_imports
+from ordmap.marks import mark_classes
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -74,7 +76,8 @@ class Fork:
     inherits = True
 
     def __init__(self, life: Life) -> None:
-        _mark_classes()
+        refuse_workers_in_imports()
+        mark_classes()
         self.life = life
         self._teams = Teams()
         self._others = Bystanders()
@@ -142,42 +145,6 @@ class Fork:
 
     def close(self) -> None:
         """Do nothing: a fork needs nothing beforehand."""
-
-
-def _mark_classes() -> None:
-    """Have cloudpickle know each class that travels by value by one mark, here and in the workers.
-
-    A class that was marked on one side only, when it travelled, would be another class on the other side.
-    """
-    found: dict[int, type] = {}  # by address: a metaclass may make its classes equal, or unhashable
-    pending: list[type] = [object]
-    while pending:
-        subclasses: list[type] = type.__subclasses__(pending.pop())
-        for kind in subclasses:
-            if id(kind) not in found:
-                found[id(kind)] = kind
-                pending.append(kind)
-    # Nearly all of the thousand classes that there are fail the first test, at a tenth of a microsecond each.
-    local = [
-        kind
-        for kind in found.values()
-        if ("<locals>" in kind.__qualname__ or getattr(kind, "__module__", None) == "__main__") and _goes_by_value(kind)
-    ]
-    if local:
-        from cloudpickle import cloudpickle  # heavy; most programs have no such class
-
-        for kind in local:
-            with contextlib.suppress(TypeError):
-                cloudpickle._get_or_create_tracker_id(kind)
-
-
-def _goes_by_value(kind: type) -> bool:
-    module = getattr(kind, "__module__", None)
-    if module == "__main__":
-        return True
-    if "<locals>" not in kind.__qualname__ or not isinstance(module, str):
-        return False
-    return module.partition(".")[0] not in sys.stdlib_module_names
 
 
 def _forked() -> int:

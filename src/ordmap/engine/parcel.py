@@ -28,7 +28,7 @@ class Parcel:
     """An object as it travels. It is read when this is made; ``file`` is open until `close`."""
 
     def __init__(self, content: object) -> None:
-        import cloudpickle  # heavy; forked workers do without
+        from ordmap.by_value import dumps  # heavy; forked workers do without
 
         buffers: list[memoryview] = []
 
@@ -41,7 +41,7 @@ class Parcel:
                 buffers.append(view)
             return view.nbytes <= _SMALL
 
-        data = cloudpickle.dumps(content, pickle.HIGHEST_PROTOCOL, buffer_callback=collect)
+        data = dumps(content, collect)
         # The index is of fixed size, so that the places in it can count from the start of the file.
         index_size = 16 * len(buffers)
         place = _HEAD.size + index_size + len(data)
@@ -53,6 +53,12 @@ class Parcel:
             index.append(_HEAD.pack(place + gap, view.nbytes))
             place += gap + view.nbytes
         self.file = channel.written_file([_HEAD.pack(index_size, len(data)), *index, data, *parts])
+
+    def append(self, data: bytes) -> int:
+        """Put something of one's own behind the content, and return where it begins."""
+        place = os.fstat(self.file).st_size
+        os.pwrite(self.file, data, place)
+        return place
 
     def close(self) -> None:
         """Let go of it; who has it mapped keeps it."""

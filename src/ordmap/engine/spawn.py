@@ -8,18 +8,20 @@ in results: a reference is far smaller and quicker than a class by value.
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
 import signal
 import socket
-import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from ordmap import names
 from ordmap.backends import cores, logs, streams
 from ordmap.backends.pool import Life
-from ordmap.engine import channel, codec
+from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.child import Introduction
+from ordmap.engine.executable import Command, checked_executable
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.engine.staff import Worker
@@ -27,7 +29,9 @@ from ordmap.engine.terminal import let_go_of_terminal
 from ordmap.engine.trackers import callers_tracker, outlive_workers
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
+from ordmap.imports import refuse_workers_in_imports, works
 from ordmap.interrupts import came_by_a_signal
+from ordmap.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -42,9 +46,12 @@ class Interpreter:
     beside = ""
 
     def __init__(self, life: Life) -> None:
+        refuse_workers_in_imports()
         self.life = life
+        self._executable = checked_executable()
+        path = marshal.dumps(_path())
         try:
-            self._luggage = Parcel((Introduction(), sys.argv, life, logs.note()))
+            self._luggage = Parcel((Introduction(), Surroundings.here(), life, logs.note()))
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -52,6 +59,13 @@ class Interpreter:
                 "the initializer, its initargs or the finalizer can't be pickled for fresh interpreters: "
                 f"{type(error).__name__}: {error}"
             ) from error
+        # A whole path may be longer than a command line. What reads it is built into Python, since any file of the
+        # working directory may be in the place of a module that is not. It is put behind what the luggage itself has.
+        place = self._luggage.append(path)
+        self._prelude = (
+            "import sys, marshal, posix; "
+            f"sys.path[:] = marshal.loads(posix.pread({self._luggage.file}, {len(path)}, {place})); "
+        )
 
     def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
         with channel.to_worker() as (ours, theirs, file), contextlib.ExitStack() as cleanup:
@@ -71,28 +85,28 @@ class Interpreter:
                 *([stderr] if recorded else []),
             )
             tracker = callers_tracker()
-            code = (
-                f"import sys; sys.path[:] = {sys.path!r}; from ordmap.engine.spawn import main; "
-                f"main({files}, {number}, {crew.size}, {crew.allowance}, {crew.first + number}, {tracker})"
-            )
-            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-            command = [sys.executable, *flags, "-c", code]
-            process = subprocess.Popen(  # noqa: S603  this very interpreter
-                command,
-                pass_fds=files if tracker is None else (*files, tracker),
-                stdin=subprocess.DEVNULL,
+            told = files, number, crew.size, crew.allowance, crew.first + number, tracker
+            command = Command.calling(self._executable, self._prelude, __name__, "main", *told)
+            pid = command.run(
+                files if tracker is None else (*files, tracker),
                 stderr=file if recorded else None,
-                process_group=0,
                 env=cores.environment(self.life.threads),
             )
-            process.returncode = 0  # the crew waits for it
-            return Worker(number, process.pid, *ours, LastWords(file), crew.board, recorded=recorded)
+            return Worker(number, pid, *ours, LastWords(file), crew.board, recorded=recorded)
 
     def close(self) -> None:
         """Let go of what every worker gets."""
         self._luggage.close()
 
 
+def _path() -> list[str]:
+    """Return where this process imports from: what is no text is passed over, here as there."""
+    path = [str.__str__(entry) for entry in sys.path if isinstance(entry, str)]
+    own = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
+    return path if own in path else [*path, own]
+
+
+@works
 def main(  # noqa: PLR0917  what a command line says
     files: tuple[int, ...], number: int, workers: int, allowance: tuple[int, int], place: int, tracker: int | None
 ) -> NoReturn:
@@ -113,17 +127,18 @@ def main(  # noqa: PLR0917  what a command line says
     board = Board(workers, board_file)
     os.close(board_file)
     streams.begin(inherited=False)
+    names.keep()
     if tracker is not None:
         os.set_inheritable(tracker, False)
     outlive_workers(leash, tracker)
     Introduction.expected = place, leash
     life: Life
     try:
-        _, sys.argv[:], life, configured = unpacked_parcel(luggage)
+        _, surroundings, life, configured = unpacked_parcel(luggage)
+        surroundings.take_on()
         logs.take_over(configured)
     except BaseException as error:
         life = Life(_raise, (error,))
-    codec.find_classes = fill_main
     seat = Seat(
         number,
         workers,
@@ -143,17 +158,3 @@ def main(  # noqa: PLR0917  what a command line says
 
 def _raise(error: BaseException) -> None:
     raise error
-
-
-def fill_main() -> bool:
-    """Put the classes that cloudpickle has made for ``__main__`` into it; ``True``: there were any."""
-    from cloudpickle import cloudpickle
-
-    own = vars(sys.modules["__main__"])
-    found = False
-    for kind in list(getattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", ())):
-        name = kind.__qualname__
-        if kind.__module__ == "__main__" and "." not in name and own.get(name) is not kind:
-            own[name] = kind
-            found = True
-    return found

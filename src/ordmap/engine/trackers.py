@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ordmap.engine.imports import when_imported
+from ordmap.engine.when_imported import when_imported
 
 __all__ = ["PATIENCE", "callers_tracker", "held", "outlive_workers", "tracker_kept"]
 

@@ -61,8 +61,10 @@ from ordmap.engine.points import arm
 from ordmap.engine.reducers import SMALL
 from ordmap.engine.wear import Wear
 from ordmap.generators import differ, seeding, watch_imports
+from ordmap.imports import begins, works
 from ordmap.item import InHand, current
 from ordmap.outcome import Raised, end_child, pack
+from ordmap.surroundings import settle_warnings
 
 __all__ = ["Held", "Seat", "leashed", "work"]
 
@@ -145,6 +147,7 @@ def leashed(leash: socket.socket) -> None:
         os._exit(1)  # it was gone before this was set up
 
 
+@works
 def work(seat: Seat) -> NoReturn:
     """Be a worker, to the end of this process."""
     code = 1
@@ -265,6 +268,7 @@ class _Worker:
         self._ending = True
         raise _Stop
 
+    @begins
     def _begin(self) -> None:
         life = self._seat.life
         cores.limit(life.threads)
@@ -410,6 +414,7 @@ class _Worker:
                     raise OSError(errno.EMFILE, "the worker may have no more files open")
                 _, *held = unpacked_parcel(job.file)
                 job = Held(*held)
+                settle_warnings()
             except BaseException as error:
                 job = None
                 self._report_fault(run, error)

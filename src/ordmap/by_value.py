@@ -1,0 +1,75 @@
+"""Pickles for other processes: by value goes what a fresh interpreter would not find by its name.
+
+cloudpickle does so for what ``__main__`` defines, and takes all other modules that are loaded here for importable
+there. This module is imported when something can't go by plain pickle: cloudpickle is heavy.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from types import FunctionType, ModuleType
+from typing import Any, TypeVar
+
+from cloudpickle import cloudpickle
+
+from ordmap.names import SCRIPT, give_name, importable, names_here
+
+__all__ = ["dumps", "make_whole"]
+
+
+def dumps(value: object, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+    """Return the pickle of a value, which ``pickle.loads`` opens in any process that has the same packages."""
+    with io.BytesIO() as file:
+        _Pickler(file, buffer_callback).dump(value)
+        return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+    def __init__(self, file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL, buffer_callback=buffer_callback)
+        self._importable = importable()
+
+    def reducer_override(self, value: Any) -> Any:
+        """Be called for everything but containers, numbers and texts."""
+        reduced = super().reducer_override(value)
+        kind = type(value)  # what isinstance() asks may be a lie
+        if issubclass(kind, type):
+            return self._with_name(value, reduced)
+        if kind in _NAMED and reduced is NotImplemented:
+            return self._reduced(value)
+        return reduced
+
+    def _with_name(self, kind: type, reduced: Any) -> Any:
+        """Reduce a class; where its name leads to it here, that goes along."""
+        if reduced is NotImplemented and not self._importable[kind.__module__]:
+            reduced = cloudpickle._dynamic_class_reduce(kind)
+        if kind.__module__ in SCRIPT and reduced is not NotImplemented and names_here(kind):
+            *others, _ = reduced
+            return *others, make_whole
+        return reduced
+
+    def _reduced(self, value: Any) -> Any:
+        """Reduce what cloudpickle would name."""
+        name = value.__name__ if type(value) is ModuleType else value.__module__
+        if self._importable[name]:
+            return NotImplemented
+        if type(value) is FunctionType:
+            return self._dynamic_function_reduce(value)
+        if type(value) is TypeVar:
+            return cloudpickle._make_typevar, cloudpickle._decompose_typevar(value)
+        if name in SCRIPT:
+            return cloudpickle.subimport, ("__main__",)  # that of whoever opens this
+        state = {name: one for name, one in vars(value).items() if name != "__builtins__"}
+        return cloudpickle.dynamic_subimport, (name, state)
+
+
+#: What cloudpickle names by its module, beside classes.
+_NAMED = frozenset({FunctionType, ModuleType, TypeVar})
+
+
+def make_whole(kind: type, state: Any) -> None:
+    """Give a class that has arrived by value, and whose name leads to it where it came from, all that it has."""
+    cloudpickle._class_setstate(kind, state)
+    give_name(kind)
