@@ -21,9 +21,10 @@ from ordmap.backends.sharing import Shared
 from ordmap.engine import channel
 from ordmap.engine.inherited import Estate
 from ordmap.engine.last_words import LastWords
-from ordmap.engine.memory import Weak
+from ordmap.engine.memory import Weak, streams_taken
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Held, Seat, leashed, work
+from ordmap.errors import BackendUnavailableError
 from ordmap.generators import begin_in_fork
 
 if TYPE_CHECKING:
@@ -83,10 +84,15 @@ class Fork:
         At the end it is waited for that they hold open nothing that is the caller's alone. Else a lock or a port that
         it gives up right after the first item would seem taken.
         """
-        self._surveyed = self._survey(jobs, warn=True)
-        here, there = ends = channel.pair()
+        surveyed = self._survey(jobs, warn=True)
+        try:
+            with streams_taken():
+                here, there = ends = channel.pair()
+        except OSError as error:
+            raise BackendUnavailableError(f"no pool of workers can be made: {error}") from error
         for end in ends:
             _gates.add(end)
+        self._surveyed = surveyed
         try:
             with there:
                 yield
