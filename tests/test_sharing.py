@@ -10,6 +10,8 @@ import mmap
 import operator
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import warnings
 import zipfile
@@ -205,3 +207,16 @@ def test_an_http_connection_is_opened_anew_in_each_worker(server):
             assert list(ordered_map(get, range(50), backend=pool)) == [f"/{index}" for index in range(50)]
             assert get(6) == "/6"  # the caller's own is as it was
     connection.close()
+
+
+def test_items_may_print_to_a_file(script, tmp_path):
+    path = script("""
+import sys
+from ordmap import ordered_map
+out = sys.stdout
+def say(i): print(i * (out is not None)); sys.stdout.flush(); sys.stderr.write("")
+list(ordered_map(say, range(3), workers=2))
+""")
+    with (tmp_path / "out").open("w") as out:
+        done = subprocess.run([sys.executable, "-W", "error", str(path)], stdout=out, stderr=out, timeout=60, check=False)
+    assert (done.returncode, sorted((tmp_path / "out").read_text().split())) == (0, ["0", "1", "2"])

@@ -73,6 +73,8 @@ _VERDICTS = (
 
 _CONNECTED = {(family, socket.SOCK_STREAM) for family in (socket.AF_INET, socket.AF_INET6)}
 
+_STANDARD = (0, 1, 2)
+
 _WRITABLE = os.O_WRONLY | os.O_RDWR
 
 
@@ -152,8 +154,8 @@ def _state_of(thing: Any) -> str | None:
     """Return what is wrong with sharing an open file or a socket, if anything is."""
     file = file_of(thing)
     try:
-        if file is None:
-            return None
+        if file is None or file in _STANDARD or thing is sys.stdout or thing is sys.stderr:
+            return None  # items may print, wherever that goes
         if stat.S_ISREG(os.fstat(file).st_mode):
             flags = fcntl.fcntl(file, fcntl.F_GETFL)
             return "a file open for writing" if flags & _WRITABLE and not flags & os.O_APPEND else None

@@ -22,12 +22,13 @@ from ordmap.engine.child import Parent, become_child
 from ordmap.engine.disown import disown
 from ordmap.engine.inherited import Estate
 from ordmap.engine.last_words import LastWords
-from ordmap.engine.memory import Weak
+from ordmap.engine.memory import Weak, streams_taken
 from ordmap.engine.openmp import Teams
 from ordmap.engine.staff import Worker
 from ordmap.engine.terminal import let_go_of_terminal
 from ordmap.engine.trackers import outlive_workers, tracker_kept
 from ordmap.engine.worker import Held, Seat, leashed, work
+from ordmap.errors import BackendUnavailableError
 from ordmap.generators import begin_in_fork
 from ordmap.imports import refuse_workers_in_imports
 from ordmap.marks import mark_classes
@@ -122,10 +123,15 @@ class Fork:
         At the end it is waited for that they hold open nothing that is the caller's alone. Else a lock or a port that
         it gives up right after the first item would seem taken.
         """
-        self._surveyed = self._survey(jobs, warn=True)
-        here, there = ends = channel.pair()
+        surveyed = self._survey(jobs, warn=True)
+        try:
+            with streams_taken():
+                here, there = ends = channel.pair()
+        except OSError as error:
+            raise BackendUnavailableError(f"no pool of workers can be made: {error}") from error
         for end in ends:
             _gates.add(end)
+        self._surveyed = surveyed
         try:
             with there:
                 yield
