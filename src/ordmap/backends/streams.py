@@ -33,9 +33,11 @@ def flush() -> None:
 
 def settle() -> None:
     """Print what an item has written, to its last byte, since its worker may be ended before the line is."""
-    with contextlib.suppress(Exception):  # the item has closed it, or nobody reads any more
+    try:  # once a chunk: a context manager would take longer than the rest
         for flush_one in _flushes:
             flush_one()
+    except Exception:
+        _flushes.clear()  # the item has closed one, or nobody reads any more
 
 
 def begin(*, inherited: bool) -> None:
