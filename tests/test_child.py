@@ -327,17 +327,20 @@ print("over")
 
 
 NAMES = """
-import logging, sys, time
+import logging, os, sys, time
 from ordmap import Processes, Spawn, ordered_map
 logging.basicConfig(format="%(processName)s", stream=sys.stdout)
 
 if __name__ == "__main__":
-    backend, imported = sys.argv[1:]
+    backend, imported, folder = sys.argv[1:]
     if imported == "imported":
         import multiprocessing
 
-    def item(i):
-        time.sleep(0.2)
+    def item(place):
+        loop, i = place
+        open(os.path.join(folder, f"{loop}-{i}"), "w").close()
+        while not os.path.exists(os.path.join(folder, f"{loop}-{1 - i}")):  # the other worker has the other item
+            time.sleep(0.01)
         record = logging.getLogger().makeRecord("a", 20, "p", 1, "m", (), None)
         text = logging.Formatter("%(processName)s").format(record)
         if imported == "later":
@@ -347,16 +350,16 @@ if __name__ == "__main__":
 
     make = {"processes": Processes, "spawn": Spawn}[backend]
     with make(2) as one, make(2) as other:
-        first = ordered_map(item, range(2), backend=one).start()
-        print(sorted([*ordered_map(item, range(2), backend=other), *first]))
-    print(sorted(ordered_map(item, range(2), workers=2, backend=backend)))
+        first = ordered_map(item, [(1, 0), (1, 1)], backend=one).start()
+        print(sorted([*ordered_map(item, [(2, 0), (2, 1)], backend=other), *first]))
+    print(sorted(ordered_map(item, [(3, 0), (3, 1)], workers=2, backend=backend)))
 """
 
 
 @pytest.mark.parametrize("imported", ["imported", "later", "never"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_names_tell_workers_apart(run, backend, imported):
-    printed = run(NAMES, backend, imported)
+def test_names_tell_workers_apart(run, tmp_path, backend, imported):
+    printed = run(NAMES, backend, imported, str(tmp_path))
     assert printed == "['ordmap-1', 'ordmap-2', 'ordmap-3', 'ordmap-4']\n['ordmap-1', 'ordmap-2']\n"
 
 
