@@ -14,7 +14,19 @@ SOURCE = Path(ordmap.__file__).parent
 
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
-    {"dataset", "errors", "interrupts", "item", "placing", "policy", "relay", "resources", "shuffle", "sizes"},
+    {
+        "dataset",
+        "errors",
+        "interrupts",
+        "item",
+        "placing",
+        "policy",
+        "relay",
+        "resources",
+        "shuffle",
+        "sizes",
+        "unwarned",
+    },
     {"chunk", "pulling", "rng"},
     {"states"},
     {"generators"},
@@ -33,7 +45,8 @@ FLOORS = [
     {"engine.codec"},
     {"engine.worker"},
     {"engine.staff"},
-    {"engine.jobs", "engine.ending"},
+    {"engine.groups", "engine.jobs"},
+    {"engine.ending"},
     {"engine.pool", "engine.run", "engine.ledger", "engine.fork", "engine.spawn"},
     {"engine.backends"},
     {"backends.processes"},

@@ -18,7 +18,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +34,7 @@ from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
 from ordmap.generators import differ_where_inherited
 from ordmap.interrupts import came_by_a_signal
+from ordmap.unwarned import unwarned
 
 __all__ = ["Processes", "Spawn"]
 
@@ -314,15 +314,17 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _fork_context() -> BaseContext:
-    from multiprocessing.context import ForkContext, ForkProcess  # not on Windows
+    from multiprocessing import popen_fork  # not on Windows
+    from multiprocessing.context import ForkContext, ForkProcess
+
+    class Popen(popen_fork.Popen):
+        _launch = unwarned(popen_fork.Popen._launch)  # type: ignore[attr-defined]  # of other threads, such as the executor's own of another pool
 
     class Worker(ForkProcess):
         @staticmethod
         def _Popen(process_obj: Any) -> Any:  # noqa: N802  multiprocessing's name
-            with _sigint_blocked(), warnings.catch_warnings():
-                # Python ≥ 3.12 warns of a fork beside threads, such as the executor's own of another pool.
-                warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-                return ForkProcess._Popen(process_obj)
+            with _sigint_blocked():
+                return Popen(process_obj)
 
     class Context(ForkContext):
         def Process(self, *args: Any, **kwargs: Any) -> Worker:  # type: ignore[override]  # noqa: N802

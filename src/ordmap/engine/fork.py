@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -20,6 +19,7 @@ from ordmap.engine.last_words import LastWords
 from ordmap.engine.staff import Worker
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.generators import begin_in_fork
+from ordmap.unwarned import fork
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -107,10 +107,7 @@ def _forked() -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a closed or odd stream has nothing that could be printed twice
             stream.flush()
-    with warnings.catch_warnings():
-        # Python ≥ 3.12 warns of a fork beside threads. The child runs no code of theirs.
-        warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-        return os.fork()
+    return fork()
 
 
 def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool, shared: bool) -> None:

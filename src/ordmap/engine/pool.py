@@ -34,6 +34,7 @@ from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.courtesy import Courtesy
 from ordmap.engine.crates import Crates
 from ordmap.engine.ending import LEAVE_GENTLY, Death, end_gently, end_workers, has_ended, reap
+from ordmap.engine.groups import reap_orphans
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_lost, streams_taken
@@ -228,6 +229,8 @@ class Crew:
                 self._forget_job(run.number)  # first: a worker that takes a chunk from now on sees it
                 self._note_strays(run)
                 self._ledger.strike_run(run)
+                for worker in self._staff:
+                    reap_orphans(worker)
                 if not self.runs:
                     self.crates.trim()
 

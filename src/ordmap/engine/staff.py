@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -38,8 +39,10 @@ class Worker:
         try:
             self.pidfd = os.pidfd_open(pid)
         except OSError:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # reaped already, by the caller
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # it is still ours, and its number its
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
             raise
         self.results = results
         self.leash = leash
@@ -49,6 +52,7 @@ class Worker:
         self.notices = channel.Outbox(results)
         self.name = f"{os.uname().nodename}:{pid}"
         self.reaped = False
+        self.code: int | None = None  # with which it has ended, once it is reaped here
         self.condemned = False  # ended by the caller: no item's fault
         self.proven = False  # it has computed something
 
