@@ -25,6 +25,7 @@ FLOORS = [
         "resources",
         "shuffle",
         "sizes",
+        "shielded",
         "unwarned",
     },
     {"chunk", "pulling", "rng"},

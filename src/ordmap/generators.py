@@ -176,7 +176,9 @@ class _Torch:
 
 def _ends_soon(call: Callable[[], object]) -> bool:
     """Whether a call comes to its end, or waits, with the GIL, for a thread that this fork lacks: a child tries it."""
-    pid = fork()
+    made: list[int] = []
+    fork(made)
+    pid = made[0]
     if not pid:
         try:
             call()

@@ -34,7 +34,7 @@ class _StandIns:
     @classmethod
     def put(cls) -> _StandIns | None:
         """Put them in place; ``None``: others are there already, or this is no thread that handlers run in."""
-        if cls.standing_in is not None or threading.current_thread() is not threading.main_thread():
+        if cls.standing_in is not None or threading.get_ident() != threading.main_thread().ident:
             return None
         made = cls()
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import starmap
 from types import FunctionType
 from typing import cast
 
@@ -29,9 +30,9 @@ def unwarned(function: FunctionType) -> FunctionType:
     )
 
 
-def _fork() -> int:
-    return os.fork()
+def _fork(made: list[int]) -> None:
+    made.extend(starmap(os.fork, ((),)))  # as `noted` does; but the warning is of the function that calls
 
 
-#: ``os.fork``, looked up when it is called.
-fork = cast("Callable[[], int]", unwarned(cast("FunctionType", _fork)))
+#: Fork, by ``os.fork`` as it is by then, and put what it returns into a list, with nothing in between.
+fork = cast("Callable[[list[int]], None]", unwarned(cast("FunctionType", _fork)))

@@ -25,6 +25,7 @@ from ordmap.errors import OrdmapError
 from ordmap.item import InHand, current
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, approximate_nbytes
+from ordmap.shielded import shielded
 
 __all__ = ["Asyncio"]
 
@@ -74,7 +75,7 @@ class Asyncio(LocalPool):
         if crew is not None and crew.thread is threading.current_thread():
             raise OrdmapError("an item can't use the loop that it runs on, which would wait for itself: make another")
         if crew is None:
-            crew = self._crew = _Crew(self.workers, self._life)
+            crew = self._crew = shielded(lambda: _Crew(self.workers, self._life), _Crew.leave)
         return _AsyncioRun(job, crew, self._closed)
 
 

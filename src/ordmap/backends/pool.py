@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, Self
 from ordmap.backends import Job, Run
 from ordmap.errors import OrdmapError, WorkerDiedError
 from ordmap.resources import usable_cores
+from ordmap.shielded import noted
 from ordmap.sizes import nbytes_of
 
 __all__ = [
@@ -141,16 +142,22 @@ class Pool(ABC):
             raise OrdmapError(
                 f"this pool belongs to process {self._process}, and this is a fork of it: make a new one here"
             )
-        with self._lock:
-            self._held += 1  # a run that ends meanwhile must not take the workers along
-            try:
-                run = self._begin(job)
-                self._runs.add(run)
-            finally:
-                self._held -= 1
-                if not self._runs and not self._held:
-                    self._end()
-            return run
+        begun: list[Run] = []
+        try:
+            with self._lock:
+                self._held += 1  # a run that ends meanwhile must not take the workers along
+                try:
+                    noted(begun, self._begin, job)
+                    self._runs.update(begun)
+                finally:
+                    self._held -= 1
+                    if not self._runs and not self._held:
+                        self._end()
+            return begun[0]
+        except BaseException:
+            for run in begun:
+                run.close()
+            raise
 
     def close(self) -> None:
         """End all runs and workers. A later run starts new ones."""
@@ -200,9 +207,9 @@ class LocalPool(Pool):
         self._crew: LocalCrew | None = None
 
     def _end(self) -> None:
-        crew, self._crew = self._crew, None
-        if crew is not None:
-            crew.leave()
+        if self._crew is not None:
+            self._crew.leave()  # first: what an exception cuts short is done when the run is closed again
+            self._crew = None
 
 
 class ProcessPool(Pool):

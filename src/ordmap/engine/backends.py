@@ -79,21 +79,23 @@ class Processes(ProcessPool):
 
     def _recruited(self, job: Job) -> EngineRun:
         """Begin a run on new workers."""
-        if self._forks():
-            with uninterrupted():
-                crew = self._crew = Crew(self.workers, Fork(self._life), self._lock)
-                run = crew.join(job, keep=self._static)
-                crew.start()
-            return run
-        from ordmap.engine.spawn import Interpreter  # not needed by forked workers
-
-        with uninterrupted():
-            crew = self._crew = Crew(self.workers, Interpreter(self._life), self._lock)
-            crew.start()  # while they begin, the job is pickled
+        forks = self._forks()
         try:
+            with uninterrupted():
+                if forks:
+                    crew = self._crew = Crew(self.workers, Fork(self._life), self._lock)
+                    run = crew.join(job, keep=self._static)
+                    crew.start()
+                    return run
+                from ordmap.engine.spawn import Interpreter  # not needed by forked workers
+
+                crew = self._crew = Crew(self.workers, Interpreter(self._life), self._lock)
+                crew.start()  # while they begin, the job is pickled
             return crew.join(job, _parcel(job), keep=self._static)
         except BaseException:
-            self._retire()
+            unused, self._crew = self._crew, None
+            if unused is not None:
+                unused.end()
             raise
 
     def _joined(self, crew: Crew, job: Job) -> EngineRun | None:

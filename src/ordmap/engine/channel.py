@@ -14,7 +14,8 @@ import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from ordmap.engine.memory import Weak, new_file, no_stream
+from ordmap.engine.memory import Weak, close_all, new_file, no_stream
+from ordmap.shielded import noted
 
 __all__ = ["LONG", "Outbox", "pair", "read_file", "receive", "send", "to_worker", "written_file"]
 
@@ -58,15 +59,16 @@ def to_worker() -> Iterator[tuple[Ends, Ends, int]]:
     Its own are closed here at the end. So are ours if it can't be started, and a memory file that both have.
     """
     with contextlib.ExitStack() as both, contextlib.ExitStack() as ours:
-        file = new_file()
-        ours.callback(os.close, file)
+        files: list[int] = []
+        ours.callback(close_all, files)
+        noted(files, new_file)
         ends = []
         for _ in range(2):
             one, other = pair()
             _callers.add(ours.enter_context(one))
             ends.append((one, both.enter_context(other)))
         (results, own_results), (leash, own_leash) = ends
-        yield (results, leash), (own_results, own_leash), file
+        yield (results, leash), (own_results, own_leash), files[0]
         ours.pop_all()
 
 

@@ -11,14 +11,16 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ordmap.backends.pool import Life
 from ordmap.engine import channel
 from ordmap.engine.last_words import LastWords
-from ordmap.engine.staff import Worker
+from ordmap.engine.staff import Worker, abandon
 from ordmap.engine.worker import Seat, leashed, work
+from ordmap.errors import OrdmapError
 from ordmap.generators import begin_in_fork
+from ordmap.shielded import give_way
 from ordmap.unwarned import fork
 
 if TYPE_CHECKING:
@@ -55,12 +57,29 @@ class Fork:
                 self.life,
             )
             shared = threading.active_count() > 1
-            pid = _forked()
-            if not pid:
-                _be_worker(seat, ours, recorded=recorded, shared=shared)
-            with contextlib.suppress(OSError):  # the child does the same; whoever comes first
-                os.setpgid(pid, pid)
-            return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
+            _flush_streams()
+            forked: list[int] = []
+            try:
+                logs = _logs_locked()
+                give_way()
+                fork(forked)
+                if not forked[0]:
+                    _be_worker(seat, ours, recorded=recorded, shared=shared)
+                if not logs and (lock := _logs_locked()):
+                    lock.release()
+                    raise OrdmapError(
+                        "another thread has raised an exception in this one while a worker was forked, and Python has "
+                        "ignored it: see the program's standard error"
+                    )
+                with contextlib.suppress(OSError):  # the child does the same; whoever comes first
+                    os.setpgid(forked[0], forked[0])
+                return Worker(number, forked[0], *ours, last_words, crew.board, recorded=recorded)
+            except BaseException:
+                if os.getpid() != crew.process:
+                    os._exit(1)  # what another thread of the caller's raises in this one is no business of the fork's
+                for pid in forked:
+                    abandon(pid)
+                raise
 
     def close(self) -> None:
         """Do nothing: a fork needs nothing beforehand."""
@@ -102,12 +121,21 @@ def _goes_by_value(kind: type) -> bool:
     return module.partition(".")[0] not in sys.stdlib_module_names
 
 
-def _forked() -> int:
-    """Fork, with all text printed that has been written so far."""
+def _logs_locked() -> Any:
+    """Return the lock of `logging`, before Python 3.13, if this thread has it.
+
+    An exception of another thread's that comes in one of its functions that Python calls around a fork is ignored, and
+    leaves the lock held for ever.
+    """
+    lock = getattr(sys.modules.get("logging"), "_lock", None)
+    return lock if lock is not None and lock._is_owned() else None
+
+
+def _flush_streams() -> None:
+    """Print all text that has been written so far, lest the fork print it, too."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a closed or odd stream has nothing that could be printed twice
             stream.flush()
-    return fork()
 
 
 def _be_worker(seat: Seat, callers: Sequence[socket.socket], *, recorded: bool, shared: bool) -> None:

@@ -16,7 +16,7 @@ import mmap
 import os
 import select
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Span",
     "Weak",
     "address_of",
+    "close_all",
     "close_lost",
     "keep_freed_memory",
     "new_file",
@@ -59,6 +60,12 @@ def _map(address: int, size: int, flags: int, file: int) -> None:
 def new_file() -> int:
     """Return the descriptor of a new memory file, which says whose it was first."""
     return no_stream(os.memfd_create(_name(os.getpid()), os.MFD_CLOEXEC))
+
+
+def close_all(files: Iterable[int]) -> None:
+    """Close descriptors."""
+    for file in files:
+        os.close(file)
 
 
 def no_stream(file: int) -> int:

@@ -37,7 +37,7 @@ from ordmap.engine.ending import LEAVE_GENTLY, Death, end_gently, end_workers, h
 from ordmap.engine.groups import reap_orphans
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
-from ordmap.engine.memory import close_lost, streams_taken
+from ordmap.engine.memory import close_all, close_lost, streams_taken
 from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, KEPT, NEWS, PLAIN
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
@@ -48,6 +48,7 @@ from ordmap.interrupts import uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
 from ordmap.resources import free_memory
+from ordmap.shielded import noted, shielded
 
 __all__ = ["Crew", "Launch"]
 
@@ -90,7 +91,7 @@ class Launch(Protocol):
 class Crew:
     """Some workers and the runs that use them. Belongs to the process that made it."""
 
-    ended = True  # until it has all that it needs
+    ended = _emptied = True  # until it has all that it needs
 
     def __init__(self, size: int, launch: Launch, lock: threading.RLock) -> None:
         self.process = os.getpid()
@@ -122,16 +123,18 @@ class Crew:
         self._leader: int | None = None
         self._followers = 0
         self._users = 0
-        self.ended = False
+        self.ended = self._emptied = False
         _crews.add(self)
 
     def _open_files(self, size: int, *, shared: bool) -> None:
         """Make the board and the channels, all or none; ``shared``: the board is not inherited."""
         with contextlib.ExitStack() as undo:
+            files: list[int] = []
+            undo.callback(close_all, files)
             self.board_file = -1
             if shared:
-                self.board_file = os.memfd_create("ordmap-board", os.MFD_CLOEXEC)
-                undo.callback(os.close, self.board_file)
+                noted(files, os.memfd_create, "ordmap-board", os.MFD_CLOEXEC)
+                self.board_file = files[-1]
                 os.ftruncate(self.board_file, Board.size(size))
             self.board = Board(size, self.board_file)
             undo.callback(self.board.close)
@@ -140,8 +143,8 @@ class Crew:
             undo.callback(self.taking.close)
             self._epoll = select.epoll()
             undo.callback(self._epoll.close)
-            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            undo.callback(os.close, self._wake)
+            noted(files, os.eventfd, 0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._wake = files[-1]
             self._epoll.register(self._wake, select.EPOLLIN)
             undo.pop_all()
 
@@ -501,10 +504,16 @@ class Crew:
     def _hire(self, number: int) -> None:
         Courtesy.forgo()
         with uninterrupted(), streams_taken():
-            worker = self._launch(self, number, recorded=self._stillborn[number] > 0)
-            self._staff.add(worker)
-            if not self._launch.inherits:
-                self.jobs.brief(worker)
+            if self._launch.inherits:
+                self._start_worker(number)
+            else:  # by a short thread, which could not be the one that a fork is a copy of
+                shielded(lambda: self._start_worker(number), lambda _: None)
+
+    def _start_worker(self, number: int) -> None:
+        worker = self._launch(self, number, recorded=self._stillborn[number] > 0)
+        self._staff.add(worker)
+        if not self._launch.inherits:
+            self.jobs.brief(worker)
 
     def _bury(self, worker: Worker) -> None:
         """Take note of a death: what the worker sent counts, what it had is done again, another takes its place."""
@@ -574,24 +583,25 @@ class Crew:
             return
         with uninterrupted(), self._lock:
             try:
-                if not self.ended:
+                if not self._emptied:  # also where an exception has cut this short before
                     self.ended = True
                     self.board.ask_to_leave()
                     self.offers.shutdown(socket.SHUT_RDWR)
-                    workers = list(self._staff)
+                    workers = [worker for worker in self._staff if not worker.reaped]
                     busy = [worker for worker in workers if self.board.is_busy(worker.number)]
                     end_workers(workers, busy, gently=self._launch.life.finalizer is not None)
+                    self._emptied = True
             finally:
                 self._rouse()
                 self._let_go()
 
     def __del__(self) -> None:
-        if not self.ended:
+        if not (self.ended and self._emptied):
             self.end()
 
     def _let_go(self) -> None:
         """Close the descriptors once the crew has ended and nobody is inside a call any more."""
-        if self.ended and not self._users and not self._epoll.closed:
+        if self.ended and self._emptied and not self._users and not self._epoll.closed:
             self.close_files()
             self.board.close()
 

@@ -20,7 +20,7 @@ from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.parcel import Parcel, unpacked_parcel
-from ordmap.engine.staff import Worker
+from ordmap.engine.staff import Worker, abandon
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal
@@ -79,7 +79,11 @@ class Interpreter:
                 process_group=0,
             )
             process.returncode = 0  # the crew waits for it
-            return Worker(number, process.pid, *ours, LastWords(file), crew.board, recorded=recorded)
+            try:
+                return Worker(number, process.pid, *ours, LastWords(file), crew.board, recorded=recorded)
+            except BaseException:
+                abandon(process.pid)
+                raise
 
     def close(self) -> None:
         """Let go of what every worker gets."""

@@ -14,7 +14,7 @@ from ordmap.engine.board import Board
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.shelf import Shelf
 
-__all__ = ["Staff", "Worker"]
+__all__ = ["Staff", "Worker", "abandon"]
 
 
 class Worker:
@@ -36,14 +36,7 @@ class Worker:
     ) -> None:
         self.number = number
         self.pid = pid
-        try:
-            self.pidfd = os.pidfd_open(pid)
-        except OSError:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # reaped already, by the caller
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # it is still ours, and its number its
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            raise
+        self.pidfd = os.pidfd_open(pid)
         self.results = results
         self.leash = leash
         self.last_words = last_words
@@ -66,6 +59,14 @@ class Worker:
             file, self.pidfd = self.pidfd, -1
             os.close(file)
             os.close(self.last_words.file)
+
+
+def abandon(pid: int) -> None:
+    """End a process that was just started, and is no worker yet."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # the caller has reaped it already
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # it is still ours, and its number its own
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 class Staff:
