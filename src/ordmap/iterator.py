@@ -162,6 +162,11 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         finally:
             outcome = None  # its error may hold this frame
 
+    def disown(self) -> None:
+        super().disown()
+        if self._window is not None:
+            self._window.withdraw()
+
     def start(self) -> Self:
         """Begin now: start the workers and fill the window, without waiting for an item. Return the iterator."""
         self._alone(lambda: None if self._closed else self._opened().fill())

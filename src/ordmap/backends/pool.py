@@ -9,12 +9,13 @@ import operator
 import os
 import sys
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Protocol, Self
 
 from ordmap.backends import Job, Run
-from ordmap.errors import OrdmapError, WorkerDiedError
+from ordmap.errors import WorkerDiedError
 from ordmap.resources import usable_cores
 from ordmap.shielded import noted
 from ordmap.sizes import nbytes_of
@@ -45,6 +46,16 @@ def _at_least_one(name: str, value: object, least: str = "it must be at least 1"
     if number < 1:
         raise ValueError(f"{name}={number}: {least}")
     return number
+
+
+def _seconds(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name}={value}: it must be more than 0 seconds")
+    return float(value)
 
 
 class Life(NamedTuple):
@@ -109,9 +120,11 @@ class Pool(ABC):
     def __init__(self, workers: int | None) -> None:
         self.workers = worker_count(workers)
         self._lock = threading.RLock()
-        self._process = os.getpid()
         self._held = 0
         self._runs: set[Run] = set()
+        self._crew: Any = None  # the workers, while there are any
+        self._callers: list[object] = []
+        _pools.add(self)
 
     def __enter__(self) -> Self:
         self.hold()
@@ -138,10 +151,6 @@ class Pool(ABC):
 
     def open(self, job: Job) -> Run:
         """Begin a run, starting the workers if there are none."""
-        if os.getpid() != self._process:
-            raise OrdmapError(
-                f"this pool belongs to process {self._process}, and this is a fork of it: make a new one here"
-            )
         begun: list[Run] = []
         try:
             with self._lock:
@@ -175,6 +184,16 @@ class Pool(ABC):
             if not self._runs and not self._held:
                 self._end()
 
+    def begin_anew(self) -> None:
+        """In a fork, of its caller's or of one of its workers: have workers of its own here, once there is a run.
+
+        The caller's are none of this process's business, and a thread that isn't here may hold the lock.
+        """
+        self._lock = threading.RLock()
+        self._runs = set()
+        self._callers.append(self._crew)  # kept: its end would be a Python object's, with files that both have
+        self._crew = None
+
     @abstractmethod
     def _begin(self, job: Job) -> Run:
         """Begin a run; called with the lock held."""
@@ -182,6 +201,18 @@ class Pool(ABC):
     @abstractmethod
     def _end(self) -> None:
         """End the workers if there are any; called with the lock held."""
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _begin_all_anew() -> None:
+    for pool in list(_pools):
+        pool.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all_anew)
 
 
 class LocalCrew(Protocol):
@@ -194,6 +225,8 @@ class LocalCrew(Protocol):
 class LocalPool(Pool):
     """A pool of workers in this process: one crew, from the first run to the last."""
 
+    _crew: LocalCrew | None
+
     def __init__(
         self,
         workers: int | None = None,
@@ -204,7 +237,6 @@ class LocalPool(Pool):
     ) -> None:
         super().__init__(workers)
         self._life = Life.asked_for(initializer, initargs, finalizer)
-        self._crew: LocalCrew | None = None
 
     def _end(self) -> None:
         if self._crew is not None:
@@ -225,8 +257,10 @@ class ProcessPool(Pool):
         max_items_per_worker: int | None = None,
         max_memory_per_worker: int | str | None = None,
         static_dataset: bool = False,
+        idle_timeout: float | None = None,
     ) -> None:
         super().__init__(workers)
+        self._idle_timeout = _seconds("idle_timeout", idle_timeout)
         self._life = Life.asked_for(initializer, initargs, finalizer, max_items_per_worker, max_memory_per_worker)
         self._static = static_dataset
         self._prepare()

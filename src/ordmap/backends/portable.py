@@ -178,8 +178,14 @@ class Processes(ProcessPool):
                 "max_items_per_worker and max_memory_per_worker need the process engine, which is for Linux: "
                 "leave them out"
             )
+        if self._idle_timeout is not None:
+            raise BackendUnavailableError("idle_timeout needs the process engine, which is for Linux: leave it out")
         self._kept: Shipment | None = None
-        self._crew: _Crew | None = None
+
+    def begin_anew(self) -> None:
+        super().begin_anew()
+        self._callers.append(self._kept)
+        self._kept = None
 
     def _forks(self) -> bool:
         return sys.platform == "linux" and not fork_is_unsafe()

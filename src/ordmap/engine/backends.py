@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
-
 from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import ProcessPool
@@ -20,6 +16,9 @@ from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal, uninterrupted
 
 __all__ = ["Processes", "Spawn"]
+
+#: Seconds that a worker waits for a task before it leaves: one of a loop's own, and one of a pool that is held open.
+_IDLE, _IDLE_HELD = 300.0, 3600.0
 
 
 class Processes(ProcessPool):
@@ -36,9 +35,16 @@ class Processes(ProcessPool):
     its own (``"2GB"``, or a number of bytes) after one, leaves, and another takes its place with the next ``next()``:
     for items that leak. What it shares with the caller, such as an inherited dataset, does not count.
 
+    A worker that has had nothing to do for ``idle_timeout`` seconds leaves, and another takes its place when there is
+    something: what a loop holds that is never finished, such as one in a notebook's last traceback, costs no memory for
+    ever. By default that is five minutes, and an hour in a ``with`` block; ``float("inf")``: never. What the operating
+    system keeps of a process that has ended, its number, stays until the program uses the pool again, or ends.
+
     ``with Processes(4) as pool:`` keeps the workers for several loops; ``static_dataset=True`` promises that a dataset
     does not change between them, and is then sent once (and again where a loop has another ``item_timeout``).
     """
+
+    _crew: Crew | None
 
     name = "processes"
     promises = row(
@@ -54,17 +60,15 @@ class Processes(ProcessPool):
                 own_memory()
             except OSError as error:
                 raise BackendUnavailableError(f"max_memory_per_worker can't be watched here: {error}") from error
-        self._crew: Crew | None = None
-        _pools.add(self)
-
-    def begin_anew(self) -> None:
-        """After a fork, in the child: the workers are the caller's, and a thread that isn't here may hold the lock."""
-        self._lock = threading.RLock()
-        self._runs.clear()
-        self._crew = None
 
     def _forks(self) -> bool:
         return not fork_is_unsafe()
+
+    def _patience(self) -> float:
+        """Return the seconds that a worker waits for a task before it leaves; called within `open`."""
+        if self._idle_timeout is not None:
+            return self._idle_timeout
+        return _IDLE_HELD if self._held > 1 else _IDLE
 
     def _begin(self, job: Job) -> EngineRun:
         crew = self._crew
@@ -83,13 +87,13 @@ class Processes(ProcessPool):
         try:
             with uninterrupted():
                 if forks:
-                    crew = self._crew = Crew(self.workers, Fork(self._life), self._lock)
+                    crew = self._crew = Crew(self.workers, Fork(self._life), self._lock, self._patience())
                     run = crew.join(job, keep=self._static)
                     crew.start()
                     return run
                 from ordmap.engine.spawn import Interpreter  # not needed by forked workers
 
-                crew = self._crew = Crew(self.workers, Interpreter(self._life), self._lock)
+                crew = self._crew = Crew(self.workers, Interpreter(self._life), self._lock, self._patience())
                 crew.start()  # while they begin, the job is pickled
             return crew.join(job, _parcel(job), keep=self._static)
         except BaseException:
@@ -144,17 +148,6 @@ class Spawn(Processes):
 
     def _forks(self) -> bool:
         return False
-
-
-_pools: weakref.WeakSet[Processes] = weakref.WeakSet()
-
-
-def _begin_all_anew() -> None:
-    for pool in list(_pools):
-        pool.begin_anew()
-
-
-os.register_at_fork(after_in_child=_begin_all_anew)
 
 
 def _parcel(job: Job) -> Parcel:

@@ -11,13 +11,14 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from ordmap.engine.memory import Weak, close_all, new_file, no_stream
+from ordmap.engine.memory import Weak, new_file, no_stream
 from ordmap.shielded import noted
 
-__all__ = ["LONG", "Outbox", "pair", "read_file", "receive", "send", "to_worker", "written_file"]
+__all__ = ["LONG", "Outbox", "limit_waits", "pair", "read_file", "receive", "send", "to_worker", "written_file"]
 
 #: Bytes that a message has at most; anything longer goes into a file. (A default socket refuses more than 208 KB.)
 LONG = 32 * 1024
@@ -36,6 +37,9 @@ _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS, errno.ENOMEM
 #: … and when nobody will ever take it. (Not EBADF: an item may have closed what is its worker's, and is to be blamed.)
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
 
+#: Seconds from which on a limit is none.
+_FOREVER = float(1 << 31)
+
 #: The caller's ends of its workers' channels: a process that is forked from it must hold none of them open.
 _callers: Weak[socket.socket] = Weak()
 
@@ -49,26 +53,33 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
+def limit_waits(end: socket.socket, seconds: float) -> None:
+    """Have each wait of a receiver end after so long, with nothing, in whatever process; ``inf``: never."""
+    whole, part = divmod(min(seconds, _FOREVER), 1)
+    limit = struct.pack("ll", 0, 0) if seconds >= _FOREVER else struct.pack("ll", int(whole), max(1, int(part * 1e6)))
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
 Ends = tuple[socket.socket, socket.socket]
 
 
 @contextlib.contextmanager
-def to_worker() -> Iterator[tuple[Ends, Ends, int]]:
+def to_worker(opened: list[int]) -> Iterator[tuple[Ends, Ends, int]]:
     """Open the channels of a worker that is started in here, its results' and its leash: our ends, and its own.
 
-    Its own are closed here at the end. So are ours if it can't be started, and a memory file that both have.
+    Its own are closed here at the end, and so are ours if it can't be started. A memory file that both have is among
+    what was ``opened``, which is the opener's to close.
     """
     with contextlib.ExitStack() as both, contextlib.ExitStack() as ours:
-        files: list[int] = []
-        ours.callback(close_all, files)
-        noted(files, new_file)
+        noted(opened, new_file)
+        file = opened[-1]
         ends = []
         for _ in range(2):
             one, other = pair()
             _callers.add(ours.enter_context(one))
             ends.append((one, both.enter_context(other)))
         (results, own_results), (leash, own_leash) = ends
-        yield (results, leash), (own_results, own_leash), files[0]
+        yield (results, leash), (own_results, own_leash), file
         ours.pop_all()
 
 

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ordmap.backends.pool import Life
 from ordmap.engine import channel
 from ordmap.engine.last_words import LastWords
-from ordmap.engine.staff import Worker, abandon
+from ordmap.engine.staff import Started, Worker
 from ordmap.engine.worker import Seat, leashed, work
-from ordmap.errors import OrdmapError
 from ordmap.generators import begin_in_fork
-from ordmap.shielded import give_way
+from ordmap.shielded import give_way, hearing, noted
 from ordmap.unwarned import fork
 
 if TYPE_CHECKING:
@@ -38,8 +37,12 @@ class Fork:
         _mark_classes()
         self.life = life
 
-    def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
-        with channel.to_worker() as (ours, theirs, file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
+    def __call__(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
+        with (
+            channel.to_worker(started.opened) as (ours, theirs, file),
+            crew.taking.dup() as tasks,
+            crew.offers.dup() as offers,
+        ):
             own_results, own_leash = theirs
             last_words = LastWords(file)
             seat = Seat(
@@ -58,28 +61,24 @@ class Fork:
             )
             shared = threading.active_count() > 1
             _flush_streams()
-            forked: list[int] = []
+            logs = _logs_locked()
+            give_way()
             try:
-                logs = _logs_locked()
-                give_way()
-                fork(forked)
-                if not forked[0]:
+                hearing(fork, started.pids)
+                if not started.pids[0]:
                     _be_worker(seat, ours, recorded=recorded, shared=shared)
-                if not logs and (lock := _logs_locked()):
-                    lock.release()
-                    raise OrdmapError(
-                        "another thread has raised an exception in this one while a worker was forked, and Python has "
-                        "ignored it: see the program's standard error"
-                    )
-                with contextlib.suppress(OSError):  # the child does the same; whoever comes first
-                    os.setpgid(forked[0], forked[0])
-                return Worker(number, forked[0], *ours, last_words, crew.board, recorded=recorded)
             except BaseException:
                 if os.getpid() != crew.process:
                     os._exit(1)  # what another thread of the caller's raises in this one is no business of the fork's
-                for pid in forked:
-                    abandon(pid)
                 raise
+            finally:
+                if not logs and (lock := _logs_locked()):
+                    lock.release()
+            pid = started.pids[0]
+            with contextlib.suppress(OSError):  # the child does the same; whoever comes first
+                os.setpgid(pid, pid)
+            noted(started.opened, os.pidfd_open, pid)
+            return Worker(number, pid, started.opened[-1], *ours, last_words, crew.board, recorded=recorded)
 
     def close(self) -> None:
         """Do nothing: a fork needs nothing beforehand."""

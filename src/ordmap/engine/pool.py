@@ -42,13 +42,13 @@ from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, KEPT, NEWS, PL
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
-from ordmap.engine.staff import Staff, Worker
+from ordmap.engine.staff import Staff, Started, Worker
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError
 from ordmap.interrupts import uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
 from ordmap.resources import free_memory
-from ordmap.shielded import noted, shielded
+from ordmap.shielded import noted
 
 __all__ = ["Crew", "Launch"]
 
@@ -78,8 +78,10 @@ class Launch(Protocol):
     inherits: bool
     life: Life
 
-    def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
+    def __call__(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
         """Start a worker; an ``OSError`` says why there can be none.
+
+        ``started``: where is noted what there is of it, until it is one of the staff.
 
         ``recorded``: what it says on its standard error before it begins is kept for its last words.
         """
@@ -93,7 +95,8 @@ class Crew:
 
     ended = _emptied = True  # until it has all that it needs
 
-    def __init__(self, size: int, launch: Launch, lock: threading.RLock) -> None:
+    def __init__(self, size: int, launch: Launch, lock: threading.RLock, idle: float = float("inf")) -> None:
+        """``idle``: the seconds without a task after which a worker leaves, to come back when there is one."""
         self.process = os.getpid()
         self.runs: set[EngineRun] = set()
         try:
@@ -108,6 +111,8 @@ class Crew:
         self._staff = Staff(self._epoll)
         self.jobs = Jobs(self._staff, self.board)
         self._ledger = Ledger(self.board, self.offers, self.taking)
+        self._away: list[int] = []  # numbers of workers that had waited long, and are not needed yet
+        channel.limit_waits(self.taking, idle)
         self._stillborn: Counter[int] = Counter()  # by number: deaths in a row before anything was computed
         self._unloaded = 0
         self._strays: dict[Worker, tuple[int, float, Iterator[float]]] = {}
@@ -283,6 +288,8 @@ class Crew:
                     self._busy = True
                     self._give_back()  # first: who takes this chunk may need them for it
                     self._ledger.put(task)
+                    if self.board.some_away:
+                        self._call_back()
                     self._answer_unsendable()
             finally:
                 self._busy = False
@@ -501,19 +508,38 @@ class Crew:
 
     # Deaths
 
+    def _call_back(self) -> None:
+        """Have others in the places of workers that had waited long, and have left."""
+        self.board.some_away = False
+        for worker in self._staff:
+            if self.board.has_left(worker.number):
+                if has_ended(worker):
+                    self._bury(worker)
+                else:
+                    self.board.some_away = True
+        try:
+            while self._away and not self._stopped():
+                self._hire(self._away[-1])
+                self._away.pop()
+        except OSError as error:
+            if not self._staff.is_empty:
+                self.board.some_away = True  # those that there are do it; the next task tries again
+                return
+            self._fault = BackendUnavailableError(f"no worker process can be started: {error}")
+
     def _hire(self, number: int) -> None:
         Courtesy.forgo()
         with uninterrupted(), streams_taken():
-            if self._launch.inherits:
-                self._start_worker(number)
-            else:  # by a short thread, which could not be the one that a fork is a copy of
-                shielded(lambda: self._start_worker(number), lambda _: None)
-
-    def _start_worker(self, number: int) -> None:
-        worker = self._launch(self, number, recorded=self._stillborn[number] > 0)
-        self._staff.add(worker)
-        if not self._launch.inherits:
-            self.jobs.brief(worker)
+            started = Started()
+            try:
+                worker = self._launch(self, number, started, recorded=self._stillborn[number] > 0)
+                self._staff.add(worker)
+            except BaseException:
+                if self.process == os.getpid() and not any(worker.pid in started.pids for worker in self._staff):
+                    started.undo()
+                raise
+            if not self._launch.inherits:
+                self.jobs.brief(worker)
 
     def _bury(self, worker: Worker) -> None:
         """Take note of a death: what the worker sent counts, what it had is done again, another takes its place."""
@@ -536,9 +562,14 @@ class Crew:
             self._fault = death.error(f"workers die before they begin; the last: {death}{said}")
             return
         self._recover(worker, death)
-        self.board.clear(worker.number)
+        left = self.board.has_left(number)
+        self.board.clear(number)
+        if left and not self._launch.life.recycles and not self._ledger.has_untaken:
+            self._away.append(number)
+            self.board.some_away = True
+            return
         try:
-            self._hire(worker.number)
+            self._hire(number)
         except OSError as error:
             self._fault = death.error(f"{death}, and no other can be started: {error}")
 

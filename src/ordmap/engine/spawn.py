@@ -20,10 +20,11 @@ from ordmap.engine import channel, codec
 from ordmap.engine.board import Board
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.parcel import Parcel, unpacked_parcel
-from ordmap.engine.staff import Worker, abandon
+from ordmap.engine.staff import Started, Worker
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal
+from ordmap.shielded import shielded
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -48,8 +49,11 @@ class Interpreter:
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
-        with channel.to_worker() as (ours, theirs, file), contextlib.ExitStack() as cleanup:
+    def __call__(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
+        return shielded(lambda: self._start(crew, number, started, recorded=recorded), lambda _: None)
+
+    def _start(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
+        with channel.to_worker(started.opened) as (ours, theirs, file), contextlib.ExitStack() as cleanup:
             own_results, own_leash = theirs
             stderr = -1
             if recorded:
@@ -79,11 +83,10 @@ class Interpreter:
                 process_group=0,
             )
             process.returncode = 0  # the crew waits for it
-            try:
-                return Worker(number, process.pid, *ours, LastWords(file), crew.board, recorded=recorded)
-            except BaseException:
-                abandon(process.pid)
-                raise
+            started.pids.append(process.pid)
+            pidfd = os.pidfd_open(process.pid)
+            started.opened.append(pidfd)
+            return Worker(number, process.pid, pidfd, *ours, LastWords(file), crew.board, recorded=recorded)
 
     def close(self) -> None:
         """Let go of what every worker gets."""

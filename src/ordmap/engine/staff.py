@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.last_words import LastWords
+from ordmap.engine.memory import close_all
 from ordmap.engine.shelf import Shelf
 
-__all__ = ["Staff", "Worker", "abandon"]
+__all__ = ["Staff", "Started", "Worker"]
 
 
 class Worker:
@@ -27,6 +28,7 @@ class Worker:
         self,
         number: int,
         pid: int,
+        pidfd: int,
         results: socket.socket,
         leash: socket.socket,
         last_words: LastWords,
@@ -36,7 +38,7 @@ class Worker:
     ) -> None:
         self.number = number
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd = pidfd
         self.results = results
         self.leash = leash
         self.last_words = last_words
@@ -61,12 +63,21 @@ class Worker:
             os.close(self.last_words.file)
 
 
-def abandon(pid: int) -> None:
-    """End a process that was just started, and is no worker yet."""
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # the caller has reaped it already
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # it is still ours, and its number its own
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+class Started:
+    """What a start has made that is no worker of the staff yet: processes by number, and descriptors."""
+
+    def __init__(self) -> None:
+        self.pids: list[int] = []
+        self.opened: list[int] = []
+
+    def undo(self) -> None:
+        """Have nothing left of it."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # the caller has reaped it already
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # it is ours, and so is its number
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        close_all(self.opened)
 
 
 class Staff:
@@ -83,6 +94,10 @@ class Staff:
 
     def __contains__(self, worker: Worker) -> bool:
         return self._by_number.get(worker.number) is worker
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._by_number
 
     def add(self, worker: Worker) -> None:
         self._by_number[worker.number] = worker
