@@ -97,13 +97,21 @@ class Crew:
 
     def __init__(self, size: int, launch: Launch, lock: threading.RLock, idle: float = float("inf")) -> None:
         """``idle``: the seconds without a task after which a worker leaves, to come back when there is one."""
-        self.process = os.getpid()
-        self.runs: set[EngineRun] = set()
+        files: list[int] = []
         try:
             with streams_taken():
-                self._open_files(size, shared=not launch.inherits)
-        except OSError as error:
+                self._open_files(size, files, shared=not launch.inherits)
+            self._begin(size, launch, lock, idle)
+        except BaseException as error:
+            if self.ended:
+                close_all(files)
+            if not isinstance(error, OSError):
+                raise
             raise BackendUnavailableError(f"no pool of workers can be made: {error}") from error
+
+    def _begin(self, size: int, launch: Launch, lock: threading.RLock, idle: float) -> None:
+        self.process = os.getpid()
+        self.runs: set[EngineRun] = set()
         self.allowance = _allowance(size)
         self.crates = Crates(max(1 << 26, free_memory() // 4))
         self._launch = launch
@@ -131,11 +139,12 @@ class Crew:
         self.ended = self._emptied = False
         _crews.add(self)
 
-    def _open_files(self, size: int, *, shared: bool) -> None:
-        """Make the board and the channels, all or none; ``shared``: the board is not inherited."""
+    def _open_files(self, size: int, files: list[int], *, shared: bool) -> None:
+        """Make the board and the channels; ``shared``: the board is not inherited.
+
+        On failure nothing is left but bare ``files``, which are the caller's to close then.
+        """
         with contextlib.ExitStack() as undo:
-            files: list[int] = []
-            undo.callback(close_all, files)
             self.board_file = -1
             if shared:
                 noted(files, os.memfd_create, "ordmap-board", os.MFD_CLOEXEC)
