@@ -55,8 +55,8 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def limit_waits(end: socket.socket, seconds: float) -> None:
     """Have each wait of a receiver end after so long, with nothing, in whatever process; ``inf``: never."""
-    whole, part = divmod(min(seconds, _FOREVER), 1)
-    limit = struct.pack("ll", 0, 0) if seconds >= _FOREVER else struct.pack("ll", int(whole), max(1, int(part * 1e6)))
+    whole, micro = divmod(max(1, int(seconds * 1_000_000)), 1_000_000) if seconds < _FOREVER else (0, 0)
+    limit = struct.pack("ll", whole, micro)
     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
