@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ordmap.backends import Job
+from ordmap.backends.forking import refuse_green_threads
 from ordmap.backends.inbox import Inbox
 from ordmap.backends.pool import POOL_CLOSED, Life, LocalPool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
@@ -71,6 +72,7 @@ class Asyncio(LocalPool):
         )
 
     def _begin(self, job: Job) -> _AsyncioRun:
+        refuse_green_threads(self.name)
         crew = self._crew
         if crew is not None and crew.thread is threading.current_thread():
             raise OrdmapError("an item can't use the loop that it runs on, which would wait for itself: make another")

@@ -1,12 +1,15 @@
-"""Whether this process may be forked."""
+"""Whether this process may be forked, and may wait for others."""
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 import warnings
 
-__all__ = ["fork_is_unsafe"]
+from ordmap.errors import BackendUnavailableError
+
+__all__ = ["fork_is_unsafe", "refuse_green_threads"]
 
 _told = False
 
@@ -31,3 +34,16 @@ def fork_is_unsafe() -> bool:
             stacklevel=2,
         )
     return culprit is not None
+
+
+def refuse_green_threads(backend: str) -> None:
+    """Refuse a backend that waits where gevent or eventlet has made all threads of this program take turns in one.
+
+    Such a wait holds up all of them, and an event loop can't tell them apart.
+    """
+    patcher = getattr(_thread.start_new_thread, "__module__", "_thread").partition(".")[0]
+    if patcher not in {"_thread", "thread"}:
+        raise BackendUnavailableError(
+            f"backend={backend!r} can't be had where {patcher} has patched threads: all of them would wait for it; use "
+            "backend='threads', whose items take turns as the program's own do"
+        )

@@ -191,6 +191,7 @@ class Processes(ProcessPool):
         return sys.platform == "linux" and not fork_is_unsafe()
 
     def _begin(self, job: Job) -> ExecutorRun:
+        refuse_green_threads(self.name)
         if self._crew is not None and not self._crew.is_fit():
             self._retire()
         shipment = self._kept

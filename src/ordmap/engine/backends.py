@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ordmap.backends import Job
-from ordmap.backends.forking import fork_is_unsafe
+from ordmap.backends.forking import fork_is_unsafe, refuse_green_threads
 from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import row, weaker
 from ordmap.engine.fork import Fork
@@ -71,6 +71,7 @@ class Processes(ProcessPool):
         return _IDLE_HELD if self._held > 1 else _IDLE
 
     def _begin(self, job: Job) -> EngineRun:
+        refuse_green_threads(self.name)
         crew = self._crew
         run = None
         if crew is not None and crew.usable:
