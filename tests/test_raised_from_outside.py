@@ -99,7 +99,7 @@ def calls(function, stop):
     return count
 
 
-@pytest.mark.parametrize("backend", [Processes, Spawn, Threads])
+@pytest.mark.parametrize("backend", [Processes])
 def test_it_may_come_at_any_call_of_the_start(backend):
     def start():
         ordered_map(abs, range(10), backend=backend(1)).start()

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from ordmap.backends import Job, remote
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
-from ordmap.backends.forking import fork_is_unsafe
+from ordmap.backends.forking import fork_is_unsafe, refuse_green_threads
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
