@@ -218,5 +218,7 @@ def say(i): print(i * (out is not None)); sys.stdout.flush(); sys.stderr.write("
 list(ordered_map(say, range(3), workers=2))
 """)
     with (tmp_path / "out").open("w") as out:
-        done = subprocess.run([sys.executable, "-W", "error", str(path)], stdout=out, stderr=out, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(path)], stdout=out, stderr=out, timeout=60, check=False
+        )
     assert (done.returncode, sorted((tmp_path / "out").read_text().split())) == (0, ["0", "1", "2"])

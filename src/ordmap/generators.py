@@ -18,13 +18,13 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ordmap.item import InHand
 from ordmap.rng import key_of, word_of
+from ordmap.unwarned import fork
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -176,21 +176,22 @@ class _Torch:
 
 def _ends_soon(call: Callable[[], object]) -> bool:
     """Whether a call comes to its end, or waits, with the GIL, for a thread that this fork lacks: a child tries it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-        pid = os.fork()
+    made: list[int] = []
+    fork(made)
+    pid = made[0]
     if not pid:
         try:
             call()
         finally:
             os._exit(0)
     give_up = time.monotonic() + _MOMENT
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        if time.monotonic() > give_up:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return False
-        time.sleep(0.0005)
+    with contextlib.suppress(ChildProcessError):  # a handler of the caller's, inherited here, has reaped it: it ended
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > give_up:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return False
+            time.sleep(0.0005)
     return True
 
 

@@ -34,7 +34,7 @@ class _StandIns:
     @classmethod
     def put(cls) -> _StandIns | None:
         """Put them in place; ``None``: others are there already, or this is no thread that handlers run in."""
-        if cls.standing_in is not None or threading.current_thread() is not threading.main_thread():
+        if cls.standing_in is not None or threading.get_ident() != threading.main_thread().ident:
             return None
         made = cls()
         try:
@@ -45,7 +45,7 @@ class _StandIns:
             try:
                 made._put_back()
             finally:
-                raise_all(made.arrived)
+                call_all(made.arrived)
             raise
         cls.standing_in = made
         return made
@@ -118,13 +118,39 @@ def _was_given(called: FrameType, frame: FrameType) -> bool:
     return any(one is frame or (type(one) is tuple and any(each is frame for each in one)) for one in arguments)
 
 
-def raise_all(numbers: Sequence[int]) -> None:
-    """Have the handlers of these signals run, each of them, also where those before raise."""
-    if numbers:
-        try:
-            signal.raise_signal(numbers[0])
-        finally:
-            raise_all(numbers[1:])
+def call_all(numbers: Sequence[int]) -> None:
+    """Call the handlers of these signals, each of them, also where those before raise; in the main thread.
+
+    Not through the kernel: the wake-up descriptor was written to when a signal arrived, and an event loop would take
+    the same signal for two.
+    """
+    if not numbers:
+        return
+    number = numbers[0]
+    try:
+        handler = _signal.getsignal(number)
+        if callable(handler):
+            handler(number, sys._getframe())
+        else:  # a handler that was called before has given it back to the system
+            signal.raise_signal(number)
+    finally:
+        call_all(numbers[1:])
+
+
+class _Belated:
+    """A handler in another's place until it has raised what that one raised already, where nothing heard it."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], object]) -> None:
+        self.handler = handler
+        self.errors: list[BaseException] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> object:
+        error = self.errors.pop(0) if self.errors else None
+        if not self.errors and _signal.getsignal(number) is self:
+            signal.signal(number, self.handler)
+        if error is not None:
+            raise error
+        return self.handler(number, frame)
 
 
 class uninterrupted:  # noqa: N801  used as a function is
@@ -157,11 +183,11 @@ class uninterrupted:  # noqa: N801  used as a function is
                 _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             finally:
                 if stand_ins is not None:
-                    raise_all(stand_ins.arrived)
+                    call_all(stand_ins.arrived)
 
 
 class postponed:  # noqa: N801  used as a function is
-    """Have the main thread's handlers wait until it is where what they raise can be heard.
+    """Have the main thread's handlers wait to the end, and what they raise until it is where that can be heard.
 
     ``deaf``: whether it isn't, as its innermost frame tells. What is ``kept`` lives on until then: its end, too, may be
     Python code in which nothing is heard.
@@ -181,12 +207,23 @@ class postponed:  # noqa: N801  used as a function is
         try:
             self._stand_ins.remove()
         finally:
-            arrived = self._stand_ins.arrived
-            if arrived:
+            self._call(self._stand_ins.arrived)
+
+    def _call(self, arrived: Sequence[int]) -> None:
+        """Call the handlers here and now, and have what they raise come later."""
+        for number in arrived:
+            handler = _signal.getsignal(number)
+            belated = handler if isinstance(handler, _Belated) else _Belated(handler)
+            try:
+                if callable(belated.handler):
+                    belated.handler(number, sys._getframe())
+            except BaseException as error:
+                belated.errors.append(error)
+                signal.signal(number, belated)
                 try:
-                    _thread.start_new_thread(send_later, (arrived, self._deaf, self._kept))
+                    _thread.start_new_thread(send_later, ([number], self._deaf, self._kept))
                 except RuntimeError:  # the program ends
-                    raise_all(arrived)
+                    belated(number, None)
 
 
 def send_later(numbers: Sequence[int], deaf: Callable[[FrameType | None], bool], _kept: object) -> None:

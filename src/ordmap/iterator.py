@@ -162,6 +162,11 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         finally:
             outcome = None  # its error may hold this frame
 
+    def disown(self) -> None:
+        super().disown()
+        if self._window is not None:
+            self._window.withdraw()
+
     def start(self) -> Self:
         """Begin now: start the workers and fill the window, without waiting for an item. Return the iterator."""
         self._alone(lambda: None if self._closed else self._opened().fill())
@@ -350,8 +355,12 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         settings = self._settings
         rules = (self._pace.patience, settings.item_timeout, settings.seed)
         run = settings.backend.open(Job(settings.compute, settings.subject, *rules, changed=changed))
-        self._dropped.append(weakref.finalize(self, close_dropped, run, self._process))
-        self._dropped[-1].atexit = False  # pools end by themselves then, and in time
+        try:
+            self._dropped.append(weakref.finalize(self, close_dropped, run, self._process))
+            self._dropped[-1].atexit = False  # pools end by themselves then, and in time
+        except BaseException:  # of another thread
+            run.close()
+            raise
         return run
 
     def _close_runs(self, but: Sequence[weakref.finalize[Any, Any]] = ()) -> None:

@@ -12,6 +12,7 @@ result is lost by that if they are left to the chain again for as long as there 
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -74,6 +75,7 @@ class Relay(_Chain[T_co], Generic[T_co]):
         relay = cls.from_iterable(iter(partial(left.pop, None, turns), None))
         # The chain lets go of its links when it ends, while other threads may be inside the turn.
         relay._left, relay._turn, relay._turns, turn.relay = left, turn, turns, weakref.ref(relay)
+        _relays.add(relay)
         return relay
 
     def __reduce__(self) -> NoReturn:
@@ -87,6 +89,11 @@ class Relay(_Chain[T_co], Generic[T_co]):
     @_ready.setter
     def _ready(self, results: list[T_co]) -> None:
         self._turn.ready = results
+
+    def disown(self) -> None:
+        """In a fork of the process that made it: have nothing at hand, for that is the other's to give."""
+        self._ready = []
+        self._left.clear()
 
     def _advance(self) -> T_co:
         """Return the next result, or `_leave` some, or say that this is `_over`; called when none is ready."""
@@ -105,3 +112,15 @@ class Relay(_Chain[T_co], Generic[T_co]):
     def close(self) -> None:
         """End it; called when something else than an error ends ``next()``."""
         raise NotImplementedError
+
+
+_relays: weakref.WeakSet[Relay[Any]] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for relay in list(_relays):
+        relay.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ordmap.backends import Job
+from ordmap.backends.forking import refuse_green_threads
 from ordmap.backends.inbox import Inbox
 from ordmap.backends.pool import POOL_CLOSED, Life, LocalPool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
@@ -25,6 +26,7 @@ from ordmap.errors import OrdmapError
 from ordmap.item import InHand, current
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, approximate_nbytes
+from ordmap.shielded import shielded
 
 __all__ = ["Asyncio"]
 
@@ -70,11 +72,12 @@ class Asyncio(LocalPool):
         )
 
     def _begin(self, job: Job) -> _AsyncioRun:
+        refuse_green_threads(self.name)
         crew = self._crew
         if crew is not None and crew.thread is threading.current_thread():
             raise OrdmapError("an item can't use the loop that it runs on, which would wait for itself: make another")
         if crew is None:
-            crew = self._crew = _Crew(self.workers, self._life)
+            crew = self._crew = shielded(lambda: _Crew(self.workers, self._life), _Crew.leave)
         return _AsyncioRun(job, crew, self._closed)
 
 

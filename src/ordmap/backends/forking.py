@@ -1,14 +1,17 @@
-"""Whether this process may be forked: what the program asks for, and what in it doesn't survive a fork."""
+"""Whether this process may be forked, and may wait: what the program asks for, and what in it does not survive it."""
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Objection", "objection_to_fork"]
+from ordmap.errors import BackendUnavailableError
+
+__all__ = ["Objection", "objection_to_fork", "refuse_green_threads"]
 
 #: What the threads of runtimes call themselves that a fork lacks and waits for, by how their names begin. Most are
 #: parts of many libraries, so that the name says more than any list of modules.
@@ -107,3 +110,16 @@ def _running() -> str | None:
             if name.startswith(beginning):
                 return whose
     return None
+
+
+def refuse_green_threads(backend: str) -> None:
+    """Refuse a backend that waits where gevent or eventlet has made all threads of this program take turns in one.
+
+    Such a wait holds up all of them, and an event loop can't tell them apart.
+    """
+    patcher = getattr(_thread.start_new_thread, "__module__", "_thread").partition(".")[0]
+    if patcher not in {"_thread", "thread"}:
+        raise BackendUnavailableError(
+            f"backend={backend!r} can't be had where {patcher} has patched threads: all of them would wait for it; use "
+            "backend='threads', whose items take turns as the program's own do"
+        )

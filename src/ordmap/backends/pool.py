@@ -9,13 +9,15 @@ import operator
 import os
 import sys
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Protocol, Self
 
 from ordmap.backends import Job, Run
-from ordmap.errors import OrdmapError, WorkerDiedError
+from ordmap.errors import WorkerDiedError
 from ordmap.resources import usable_cores
+from ordmap.shielded import noted
 from ordmap.sizes import nbytes_of
 
 __all__ = [
@@ -44,6 +46,16 @@ def _at_least_one(name: str, value: object, least: str = "it must be at least 1"
     if number < 1:
         raise ValueError(f"{name}={number}: {least}")
     return number
+
+
+def _seconds(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name}={value}: it must be more than 0 seconds")
+    return float(value)
 
 
 class Life(NamedTuple):
@@ -111,10 +123,12 @@ class Pool(ABC):
     def __init__(self, workers: int | None) -> None:
         self.workers = worker_count(workers)
         self._lock = threading.RLock()
-        self._process = os.getpid()
         self._held = 0
         self._ahead = False  # the workers were started ahead, and stay until `close`
         self._runs: set[Run] = set()
+        self._crew: Any = None  # the workers, while there are any
+        self._callers: list[object] = []
+        _pools.add(self)
 
     def __enter__(self) -> Self:
         self.hold()
@@ -141,17 +155,22 @@ class Pool(ABC):
 
     def open(self, job: Job) -> Run:
         """Begin a run, starting the workers if there are none."""
-        self._refuse_another_process()
-        with self._lock:
-            self._held += 1  # a run that ends meanwhile must not take the workers along
-            try:
-                run = self._begin(job)
-                self._runs.add(run)
-            finally:
-                self._held -= 1
-                if self._is_unused():
-                    self._end()
-            return run
+        begun: list[Run] = []
+        try:
+            with self._lock:
+                self._held += 1  # a run that ends meanwhile must not take the workers along
+                try:
+                    noted(begun, self._begin, job)
+                    self._runs.update(begun)
+                finally:
+                    self._held -= 1
+                    if self._is_unused():
+                        self._end()
+            return begun[0]
+        except BaseException:
+            for run in begun:
+                run.close()
+            raise
 
     def close(self) -> None:
         """End all runs and workers. A later run starts new ones."""
@@ -173,11 +192,15 @@ class Pool(ABC):
     def _is_unused(self) -> bool:
         return not (self._runs or self._held or self._ahead)
 
-    def _refuse_another_process(self) -> None:
-        if os.getpid() != self._process:
-            raise OrdmapError(
-                f"this pool belongs to process {self._process}, and this is a fork of it: make a new one here"
-            )
+    def begin_anew(self) -> None:
+        """In a fork, of its caller's or of one of its workers: have workers of its own here, once there is a run.
+
+        The caller's are none of this process's business, and a thread that isn't here may hold the lock.
+        """
+        self._lock = threading.RLock()
+        self._runs = set()
+        self._callers.append(self._crew)  # kept: its end would be a Python object's, with files that both have
+        self._crew = None
 
     @abstractmethod
     def _begin(self, job: Job) -> Run:
@@ -186,6 +209,18 @@ class Pool(ABC):
     @abstractmethod
     def _end(self) -> None:
         """End the workers if there are any; called with the lock held."""
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _begin_all_anew() -> None:
+    for pool in list(_pools):
+        pool.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all_anew)
 
 
 class LocalCrew(Protocol):
@@ -198,6 +233,8 @@ class LocalCrew(Protocol):
 class LocalPool(Pool):
     """A pool of workers in this process: one crew, from the first run to the last."""
 
+    _crew: LocalCrew | None
+
     def __init__(
         self,
         workers: int | None = None,
@@ -208,12 +245,11 @@ class LocalPool(Pool):
     ) -> None:
         super().__init__(workers)
         self._life = Life.asked_for(initializer, initargs, finalizer)
-        self._crew: LocalCrew | None = None
 
     def _end(self) -> None:
-        crew, self._crew = self._crew, None
-        if crew is not None:
-            crew.leave()
+        if self._crew is not None:
+            self._crew.leave()  # first: what an exception cuts short is done when the run is closed again
+            self._crew = None
 
 
 class ProcessPool(Pool):
@@ -230,8 +266,10 @@ class ProcessPool(Pool):
         max_memory_per_worker: int | str | None = None,
         threads_per_worker: int | None = 1,
         static_dataset: bool = False,
+        idle_timeout: float | None = None,
     ) -> None:
         super().__init__(workers)
+        self._idle_timeout = _seconds("idle_timeout", idle_timeout)
         self._life = Life.asked_for(
             initializer, initargs, finalizer, max_items_per_worker, max_memory_per_worker, threads_per_worker
         )
@@ -249,7 +287,6 @@ class ProcessPool(Pool):
             ...     list(ordered_map(abs, [-1, 2], backend=pool))
             [1, 2]
         """
-        self._refuse_another_process()
         with self._lock:
             self._ahead = True
             try:

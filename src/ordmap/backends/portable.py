@@ -18,7 +18,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,7 +28,7 @@ from typing import Any, TypeVar
 
 from ordmap.backends import Job, cores, logs, remote, streams
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
-from ordmap.backends.forking import objection_to_fork
+from ordmap.backends.forking import objection_to_fork, refuse_green_threads
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
 from ordmap.backends.promises import row, weaker
 from ordmap.errors import BackendUnavailableError
@@ -38,6 +37,7 @@ from ordmap.imports import begins, refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
 from ordmap.marks import mark_classes
 from ordmap.surroundings import Surroundings
+from ordmap.unwarned import unwarned
 
 __all__ = ["Processes", "Spawn"]
 
@@ -182,8 +182,14 @@ class Processes(ProcessPool):
                 "max_items_per_worker and max_memory_per_worker need the process engine, which is for Linux: "
                 "leave them out"
             )
+        if self._idle_timeout is not None:
+            raise BackendUnavailableError("idle_timeout needs the process engine, which is for Linux: leave it out")
         self._kept: Shipment | None = None
-        self._crew: _Crew | None = None
+
+    def begin_anew(self) -> None:
+        super().begin_anew()
+        self._callers.append(self._kept)
+        self._kept = None
 
     def _forks(self) -> bool:
         if sys.platform != "linux":
@@ -194,6 +200,7 @@ class Processes(ProcessPool):
         return objection is None
 
     def _begin(self, job: Job) -> ExecutorRun:
+        refuse_green_threads(self.name)
         if self._crew is not None and not self._crew.is_fit():
             self._retire()
         shipment = self._kept
@@ -333,15 +340,17 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _fork_context() -> BaseContext:
-    from multiprocessing.context import ForkContext, ForkProcess  # not on Windows
+    from multiprocessing import popen_fork  # not on Windows
+    from multiprocessing.context import ForkContext, ForkProcess
+
+    class Popen(popen_fork.Popen):
+        _launch = unwarned(popen_fork.Popen._launch)  # type: ignore[attr-defined]  # of other threads, such as the executor's own of another pool
 
     class Worker(ForkProcess):
         @staticmethod
         def _Popen(process_obj: Any) -> Any:  # noqa: N802  multiprocessing's name
-            with _sigint_blocked(), warnings.catch_warnings():
-                # Python ≥ 3.12 warns of a fork beside threads, such as the executor's own of another pool.
-                warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-                return ForkProcess._Popen(process_obj)
+            with _sigint_blocked():
+                return Popen(process_obj)
 
     class Context(ForkContext):
         def Process(self, *args: Any, **kwargs: Any) -> Worker:  # type: ignore[override]  # noqa: N802

@@ -20,6 +20,7 @@ from ordmap.chunk import Chunk
 from ordmap.errors import OrdmapError
 from ordmap.item import InHand
 from ordmap.outcome import Answer, approximate_nbytes, run_chunk
+from ordmap.shielded import shielded
 
 __all__ = ["Threads"]
 
@@ -52,7 +53,7 @@ class Threads(LocalPool):
         if self._crew is not None and self._crew.has(threading.current_thread()):
             raise OrdmapError("an item can't use the pool that it runs in, which may wait for itself: make another")
         if self._crew is None:
-            self._crew = _Crew(self.workers, self._life)
+            self._crew = shielded(lambda: _Crew(self.workers, self._life), _Crew.leave)
         return _ThreadsRun(job, self._crew, self._closed)
 
 

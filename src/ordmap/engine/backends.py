@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from typing import overload
 
 from ordmap.backends import Job
-from ordmap.backends.forking import Objection, objection_to_fork
+from ordmap.backends.forking import Objection, objection_to_fork, refuse_green_threads
 from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import row, weaker
 from ordmap.engine.child import Introduction
@@ -22,6 +19,9 @@ from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal, uninterrupted
 
 __all__ = ["Processes", "Spawn"]
+
+#: Seconds that a worker waits for a task before it leaves: one of a loop's own, and one of a pool that is held open.
+_IDLE, _IDLE_HELD = 300.0, 3600.0
 
 
 class Processes(ProcessPool):
@@ -41,10 +41,16 @@ class Processes(ProcessPool):
     for items that leak. What it shares with the caller, such as an inherited dataset, does not count.
 
     What stands on BLAS or OpenMP uses ``threads_per_worker`` threads in each worker; ``None``: as many as it likes.
+    A worker that has had nothing to do for ``idle_timeout`` seconds leaves, and another takes its place when there is
+    something: what a loop holds that is never finished, such as one in a notebook's last traceback, costs no memory for
+    ever. By default that is five minutes, and an hour in a ``with`` block; ``float("inf")``: never. What the operating
+    system keeps of a process that has ended, its number, stays until the program uses the pool again, or ends.
 
     ``with Processes(4) as pool:`` keeps the workers for several loops; ``static_dataset=True`` promises that a dataset
     does not change between them, and is then sent once (and again where a loop has another ``item_timeout``).
     """
+
+    _crew: Crew | None
 
     name = "processes"
     promises = row(
@@ -60,20 +66,19 @@ class Processes(ProcessPool):
                 own_memory()
             except OSError as error:
                 raise BackendUnavailableError(f"max_memory_per_worker can't be watched here: {error}") from error
-        self._crew: Crew | None = None
-        _pools.add(self)
-
-    def begin_anew(self) -> None:
-        """After a fork, in the child: the workers are the caller's, and a thread that isn't here may hold the lock."""
-        self._lock = threading.RLock()
-        self._runs.clear()
-        self._crew = None
 
     def _objection(self) -> Objection | None:
         """Return why workers are not to be forked now, if there is a reason."""
         return objection_to_fork()
 
+    def _patience(self) -> float:
+        """Return the seconds that a worker waits for a task before it leaves; called within `open`."""
+        if self._idle_timeout is not None:
+            return self._idle_timeout
+        return _IDLE_HELD if self._held > 1 or self._ahead else _IDLE
+
     def _begin(self, job: Job) -> EngineRun:
+        refuse_green_threads(self.name)
         crew = self._crew
         run = None
         if crew is not None and crew.usable:
@@ -95,6 +100,7 @@ class Processes(ProcessPool):
     def _recruited(self, job: None) -> None: ...
     def _recruited(self, job: Job | None) -> EngineRun | None:
         """Begin a run on new workers; without a job, start them alone."""
+        refuse_green_threads(self.name)
         objection = self._objection()
         if objection is None:
             return self._forked(job)
@@ -111,24 +117,34 @@ class Processes(ProcessPool):
             objection.overrule(str(error))
             return self._forked(job)
         objection.tell()
-        with uninterrupted():
-            crew = self._crew = Crew(self.workers, launch, self._lock)
-            crew.start()  # while they begin, the job is pickled
-        if job is None:
-            return None
         try:
+            with uninterrupted():
+                crew = self._crew = Crew(self.workers, launch, self._lock, self._patience())
+                crew.start()  # while they begin, the job is pickled
+            if job is None:
+                return None
             return crew.join(job, parcel or _parcel(job, objection.cure), keep=self._static)
         except BaseException:
-            self._retire()
+            self._give_up()
             raise
 
     def _forked(self, job: Job | None) -> EngineRun | None:
         launch = Fork(self._life)
-        with uninterrupted(), launch.settled([job] if job is not None else []):
-            crew = self._crew = Crew(self.workers, launch, self._lock)
-            run = crew.join(job, keep=self._static) if job is not None else None
-            crew.start()
+        try:
+            with uninterrupted(), launch.settled([job] if job is not None else []):
+                crew = self._crew = Crew(self.workers, launch, self._lock, self._patience())
+                run = crew.join(job, keep=self._static) if job is not None else None
+                crew.start()
+        except BaseException:
+            self._give_up()
+            raise
         return run
+
+    def _give_up(self) -> None:
+        """End a crew whose run could not begin."""
+        unused, self._crew = self._crew, None
+        if unused is not None:
+            unused.end()
 
     def _joined(self, crew: Crew, job: Job) -> EngineRun | None:
         """Begin a run on workers that there are; ``None``: the job can't reach them, and others must inherit it."""
@@ -177,17 +193,6 @@ class Spawn(Processes):
 
     def _objection(self) -> Objection | None:
         return Objection("backend='spawn' is asked for", "use backend='processes' or backend='threads'")
-
-
-_pools: weakref.WeakSet[Processes] = weakref.WeakSet()
-
-
-def _begin_all_anew() -> None:
-    for pool in list(_pools):
-        pool.begin_anew()
-
-
-os.register_at_fork(after_in_child=_begin_all_anew)
 
 
 def _parcel(job: Job, cure: str | None = None) -> Parcel:

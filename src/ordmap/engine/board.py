@@ -4,6 +4,7 @@ It costs no system call, and it outlives the worker: whatever ended it, the call
 
     word 0       bulletin: changes when the caller has sent all workers a notice, or wants them to leave
     word 1       1: leave
+    word 2       1: a worker has left since it had waited long, or is about to
     words 8 …    a row a worker: the serial number of the chunk in its hands (0: none), how far it is with it,
                  whether it is ready for chunks at all, whether it has left with nothing in hand, the serial number
                  of the last chunk whose items were all computed, and when its clock is to end it (0: never), in
@@ -95,6 +96,10 @@ class Board:
         """Note that a worker has nothing in hand, and takes no more."""
         self.row(worker)[3] = 1
 
+    def come_back(self, worker: int) -> None:
+        """Note that a worker has not left after all."""
+        self.row(worker)[3] = 0
+
     def has_left(self, worker: int) -> bool:
         return bool(self.row(worker)[3])
 
@@ -109,6 +114,15 @@ class Board:
     def ask_to_leave(self) -> None:
         self.words[1] = 1
         self.post_bulletin()
+
+    @property
+    def some_away(self) -> bool:
+        """Whether a worker has left that had waited long."""
+        return bool(self.words[2])
+
+    @some_away.setter
+    def some_away(self, some: bool) -> None:
+        self.words[2] = some
 
     @property
     def leaving(self) -> bool:

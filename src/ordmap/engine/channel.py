@@ -11,12 +11,25 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 
 from ordmap.engine.memory import Weak, new_file, no_stream
+from ordmap.shielded import noted
 
-__all__ = ["LONG", "Outbox", "numbers", "pair", "read_file", "receive", "send", "to_worker", "written_file"]
+__all__ = [
+    "LONG",
+    "Outbox",
+    "limit_waits",
+    "numbers",
+    "pair",
+    "read_file",
+    "receive",
+    "send",
+    "to_worker",
+    "written_file",
+]
 
 #: Bytes that a message has at most; anything longer goes into a file. (A default socket refuses more than 208 KB.)
 LONG = 32 * 1024
@@ -34,6 +47,9 @@ _QUIET = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS, errno.ENOMEM})
 #: … and when nobody will ever take it. (Not EBADF: an item may have closed what is its worker's, and is to be blamed.)
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
+
+#: Seconds from which on a limit is none.
+_FOREVER = float(1 << 31)
 
 #: The caller's ends of its workers' channels: a process that is forked from it must hold none of them open.
 _callers: Weak[socket.socket] = Weak()
@@ -57,18 +73,26 @@ def numbers() -> set[int]:
     return {end.fileno() for end in _all}
 
 
+def limit_waits(end: socket.socket, seconds: float) -> None:
+    """Have each wait of a receiver end after so long, with nothing, in whatever process; ``inf``: never."""
+    whole, micro = divmod(max(1, int(seconds * 1_000_000)), 1_000_000) if seconds < _FOREVER else (0, 0)
+    limit = struct.pack("ll", whole, micro)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
 Ends = tuple[socket.socket, socket.socket]
 
 
 @contextlib.contextmanager
-def to_worker() -> Iterator[tuple[Ends, Ends, int]]:
+def to_worker(opened: list[int]) -> Iterator[tuple[Ends, Ends, int]]:
     """Open the channels of a worker that is started in here, its results' and its leash: our ends, and its own.
 
-    Its own are closed here at the end. So are ours if it can't be started, and a memory file that both have.
+    Its own are closed here at the end, and so are ours if it can't be started. A memory file that both have is among
+    what was ``opened``, which is the opener's to close.
     """
     with contextlib.ExitStack() as both, contextlib.ExitStack() as ours:
-        file = new_file()
-        ours.callback(os.close, file)
+        noted(opened, new_file)
+        file = opened[-1]
         ends = []
         for _ in range(2):
             one, other = pair()

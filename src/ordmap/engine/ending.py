@@ -1,7 +1,8 @@
 """How workers end: asked, then told, then killed; and with them what their items launched.
 
-Each worker leads a process group of its own. A group is signalled before its leader is reaped: until then the leader's
-number can't be another's.
+Each worker leads a process group of its own. The caller may reap any child at any moment, as programs do that supervise
+others: from then on the worker's number may be another's. So nothing here goes by that number alone (see `groups`); a
+worker is known by its pidfd.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from ordmap.engine.clock import TIMED_OUT
+from ordmap.engine.groups import reap_group, signal_group
 from ordmap.errors import WorkerDiedError
 
 if TYPE_CHECKING:
@@ -83,19 +85,19 @@ def end_gently(worker: Worker) -> Iterator[float]:
     It is told several times, since Python heeds a signal that comes right before a system call only after that. What
     its finalizer has started meanwhile is not told.
     """
-    _signal_group(worker, signal.SIGTERM)
+    signal_group(worker, signal.SIGTERM)
     for _ in range(_TIMES - 1):
         yield _GENTLE / _TIMES
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(worker.pidfd, signal.SIGTERM)
     yield _GENTLE / _TIMES
-    _signal_group(worker, signal.SIGKILL)
+    signal_group(worker, signal.SIGKILL)
 
 
 def _end_at_once(worker: Worker) -> Iterator[float]:
-    _signal_group(worker, signal.SIGTERM)
+    signal_group(worker, signal.SIGTERM)
     yield _GRACE
-    _signal_group(worker, signal.SIGKILL)
+    signal_group(worker, signal.SIGKILL)
 
 
 def _end(workers: Sequence[Worker], busy: Sequence[Worker], end: Callable[[Worker], Iterator[float]]) -> None:
@@ -136,16 +138,20 @@ def has_ended(worker: Worker) -> bool:
 
 
 def reap(worker: Worker) -> int | None:
-    """End what a dead worker launched and left, and return its exit code, as ``subprocess`` gives it, where known."""
+    """End what a dead worker launched and left, and return its exit code, as ``subprocess`` gives it, where known.
+
+    It is not known where the caller has reaped it already.
+    """
+    is_ours = True
     try:
         os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOWAIT)
-        _signal_group(worker, signal.SIGKILL)
-        _, status = os.waitpid(worker.pid, 0)
-    except ChildProcessError:  # reaped already, by a caller that waits for any child
-        worker.reaped = True
-        return None
+    except ChildProcessError:
+        is_ours = False
+    signal_group(worker, signal.SIGKILL)
+    if is_ours:
+        reap_group(worker)
     worker.reaped = True
-    return os.waitstatus_to_exitcode(status)
+    return worker.code
 
 
 def _said(code: int | None) -> str:
@@ -166,8 +172,3 @@ def _signal_name(code: int | None) -> str | None:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
-
-def _signal_group(worker: Worker, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(worker.pid, number)

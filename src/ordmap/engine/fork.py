@@ -9,9 +9,8 @@ import signal
 import socket
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ordmap.backends import Job, streams
 from ordmap.backends.pool import Life
@@ -24,7 +23,7 @@ from ordmap.engine.inherited import Estate
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.memory import Weak, streams_taken
 from ordmap.engine.openmp import Teams
-from ordmap.engine.staff import Worker
+from ordmap.engine.staff import Started, Worker
 from ordmap.engine.terminal import let_go_of_terminal
 from ordmap.engine.trackers import outlive_workers, tracker_kept
 from ordmap.engine.worker import Held, Seat, leashed, work
@@ -32,6 +31,8 @@ from ordmap.errors import BackendUnavailableError
 from ordmap.generators import begin_in_fork
 from ordmap.imports import refuse_workers_in_imports
 from ordmap.marks import mark_classes
+from ordmap.shielded import give_way, hearing, noted
+from ordmap.unwarned import fork
 
 if TYPE_CHECKING:
     from ordmap.engine.pool import Crew
@@ -85,8 +86,12 @@ class Fork:
         self.beside = str(self._others)
         self._surveyed: _Survey | None = None
 
-    def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
-        with channel.to_worker() as (ours, theirs, file), crew.taking.dup() as tasks, crew.offers.dup() as offers:
+    def __call__(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
+        with (
+            channel.to_worker(started.opened) as (ours, theirs, file),
+            crew.taking.dup() as tasks,
+            crew.offers.dup() as offers,
+        ):
             own_results, own_leash = theirs
             last_words = LastWords(file)
             seat = Seat(
@@ -109,12 +114,12 @@ class Fork:
             self._others.settle([*survey.roots, sys.stdout, sys.stderr])
             with tracker_kept() as tracker:
                 legacy = _Legacy(ours, crew.first + number, tracker, self._teams, self._others, survey, shared)
-                pid = _forked()
-                if not pid:
-                    _be_worker(seat, legacy, recorded=recorded)
+                _fork_worker(seat, legacy, started.pids, recorded=recorded)
+            pid = started.pids[0]
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
-            return Worker(number, pid, *ours, last_words, crew.board, recorded=recorded)
+            noted(started.opened, os.pidfd_open, pid)
+            return Worker(number, pid, started.opened[-1], *ours, last_words, crew.board, recorded=recorded)
 
     @contextlib.contextmanager
     def settled(self, jobs: Sequence[Job]) -> Iterator[None]:
@@ -153,13 +158,33 @@ class Fork:
         """Do nothing: a fork needs nothing beforehand."""
 
 
-def _forked() -> int:
-    """Fork, with all text printed that has been written so far."""
+def _fork_worker(seat: Seat, legacy: _Legacy, pids: list[int], *, recorded: bool) -> None:
+    """Fork a worker, with all text printed that has been written so far; its number is put into ``pids``."""
+    caller = os.getpid()
     streams.flush()
-    with warnings.catch_warnings():
-        # Python ≥ 3.12 warns of a fork beside threads. The child runs no code of theirs.
-        warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-        return os.fork()
+    has_logs_locked = _logs_locked() is not None
+    give_way()
+    try:
+        hearing(fork, pids)
+        if not pids[0]:
+            _be_worker(seat, legacy, recorded=recorded)
+    except BaseException:
+        if os.getpid() != caller:
+            os._exit(1)  # what another thread of the caller's raises in this one is no business of the fork's
+        raise
+    finally:
+        if not has_logs_locked and (lock := _logs_locked()):
+            lock.release()
+
+
+def _logs_locked() -> Any:
+    """Return the lock of `logging`, before Python 3.13, if this thread has it.
+
+    An exception of another thread's that comes in one of its functions that Python calls around a fork is ignored, and
+    leaves the lock held for ever.
+    """
+    lock = getattr(sys.modules.get("logging"), "_lock", None)
+    return lock if lock is not None and lock._is_owned() else None
 
 
 def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:

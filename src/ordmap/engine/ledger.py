@@ -107,6 +107,12 @@ class Ledger:
         """Whether there is a task that the channel had no room for."""
         return bool(self._waiting)
 
+    @property
+    def has_untaken(self) -> bool:
+        """Whether there is a task that no worker has taken, as far as is known."""
+        owner = self._board.owner
+        return self.waits or any(owner(task.serials[-1]) is None for task in list(self._tasks.values()))
+
     def find(self, serial: int) -> Task | None:
         """Return the task that goes by this number, if it is not answered."""
         return self._tasks.get(serial)

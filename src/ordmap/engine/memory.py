@@ -16,14 +16,17 @@ import mmap
 import os
 import select
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
+
+from ordmap.shielded import noted
 
 __all__ = [
     "Memory",
     "Span",
     "Weak",
     "address_of",
+    "close_all",
     "close_lost",
     "keep_freed_memory",
     "new_file",
@@ -58,7 +61,20 @@ def _map(address: int, size: int, flags: int, file: int) -> None:
 
 def new_file() -> int:
     """Return the descriptor of a new memory file, which says whose it was first."""
-    return no_stream(os.memfd_create(_name(os.getpid()), os.MFD_CLOEXEC))
+    made: list[int] = []
+    try:
+        noted(made, os.memfd_create, _name(os.getpid()), os.MFD_CLOEXEC)
+        return no_stream(made[0])
+    except BaseException:
+        with contextlib.suppress(OSError):  # closed already, where another took its place
+            close_all(made)
+        raise
+
+
+def close_all(files: Iterable[int]) -> None:
+    """Close descriptors."""
+    for file in files:
+        os.close(file)
 
 
 def no_stream(file: int) -> int:

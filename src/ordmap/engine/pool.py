@@ -35,20 +35,22 @@ from ordmap.engine.clock import TIMED_OUT
 from ordmap.engine.courtesy import Courtesy
 from ordmap.engine.crates import Crates
 from ordmap.engine.ending import LEAVE, Death, end_gently, end_workers, has_ended, reap
+from ordmap.engine.groups import reap_orphans
 from ordmap.engine.jobs import Jobs
 from ordmap.engine.ledger import Ledger, Task
-from ordmap.engine.memory import close_lost, streams_taken
+from ordmap.engine.memory import close_all, close_lost, streams_taken
 from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, KEPT, NEWS, PLAIN
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
-from ordmap.engine.staff import Staff, Worker
+from ordmap.engine.staff import Staff, Started, Worker
 from ordmap.engine.vigil import Vigil
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError
 from ordmap.interrupts import uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
 from ordmap.resources import free_memory
+from ordmap.shielded import noted
 
 __all__ = ["Crew", "Launch"]
 
@@ -82,8 +84,10 @@ class Launch(Protocol):
     beside: str
     life: Life
 
-    def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
+    def __call__(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
         """Start a worker; an ``OSError`` says why there can be none.
+
+        ``started``: where is noted what there is of it, until it is one of the staff.
 
         ``recorded``: what it says on its standard error before it begins is kept for its last words.
         """
@@ -95,17 +99,26 @@ class Launch(Protocol):
 class Crew:
     """Some workers and the runs that use them. Belongs to the process that made it."""
 
-    ended = True  # until it has all that it needs
+    ended = _emptied = True  # until it has all that it needs
     first = 0  # of the numbers that its workers have among this process's children
 
-    def __init__(self, size: int, launch: Launch, lock: threading.RLock) -> None:
-        self.process = os.getpid()
-        self.runs: set[EngineRun] = set()
+    def __init__(self, size: int, launch: Launch, lock: threading.RLock, idle: float = float("inf")) -> None:
+        """``idle``: the seconds without a task after which a worker leaves, to come back when there is one."""
+        files: list[int] = []
         try:
             with streams_taken():
-                self._open_files(size, shared=not launch.inherits)
-        except OSError as error:
+                self._open_files(size, files, shared=not launch.inherits)
+            self._begin(size, launch, lock, idle)
+        except BaseException as error:
+            if self.ended:
+                close_all(files)
+            if not isinstance(error, OSError):
+                raise
             raise BackendUnavailableError(f"no pool of workers can be made: {error}") from error
+
+    def _begin(self, size: int, launch: Launch, lock: threading.RLock, idle: float) -> None:
+        self.process = os.getpid()
+        self.runs: set[EngineRun] = set()
         self.allowance = _allowance(size)
         self.crates = Crates(max(1 << 26, free_memory() // 4))
         self._launch = launch
@@ -113,6 +126,8 @@ class Crew:
         self._staff = Staff(self._epoll)
         self.jobs = Jobs(self._staff, self.board)
         self._ledger = Ledger(self.board, self.offers, self.taking)
+        self._away: list[int] = []  # numbers of workers that had waited long, and are not needed yet
+        channel.limit_waits(self.taking, idle)
         self._stillborn: Counter[int] = Counter()  # by number: deaths in a row before anything was computed
         self._unloaded = 0
         self._strays: dict[Worker, tuple[int, float, Iterator[float]]] = {}
@@ -131,16 +146,19 @@ class Crew:
         self._users = 0
         with _numbering:
             self.first = _first_free(size)
-            self.ended = False
+            self.ended = self._emptied = False
             _crews.add(self)
 
-    def _open_files(self, size: int, *, shared: bool) -> None:
-        """Make the board and the channels, all or none; ``shared``: the board is not inherited."""
+    def _open_files(self, size: int, files: list[int], *, shared: bool) -> None:
+        """Make the board and the channels; ``shared``: the board is not inherited.
+
+        On failure nothing is left but bare ``files``, which are the caller's to close then.
+        """
         with contextlib.ExitStack() as undo:
             self.board_file = -1
             if shared:
-                self.board_file = os.memfd_create("ordmap-board", os.MFD_CLOEXEC)
-                undo.callback(os.close, self.board_file)
+                noted(files, os.memfd_create, "ordmap-board", os.MFD_CLOEXEC)
+                self.board_file = files[-1]
                 os.ftruncate(self.board_file, Board.size(size))
             self.board = Board(size, self.board_file)
             undo.callback(self.board.close)
@@ -149,8 +167,8 @@ class Crew:
             undo.callback(self.taking.close)
             self._epoll = select.epoll()
             undo.callback(self._epoll.close)
-            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            undo.callback(os.close, self._wake)
+            noted(files, os.eventfd, 0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._wake = files[-1]
             self._epoll.register(self._wake, select.EPOLLIN)
             undo.pop_all()
 
@@ -238,6 +256,8 @@ class Crew:
                 self._forget_job(run.number)  # first: a worker that takes a chunk from now on sees it
                 self._note_strays(run)
                 self._ledger.strike_run(run)
+                for worker in self._staff:
+                    reap_orphans(worker)
                 if not self.runs:
                     self.crates.trim()
 
@@ -295,6 +315,8 @@ class Crew:
                     self._busy = True
                     self._give_back()  # first: who takes this chunk may need them for it
                     self._ledger.put(task)
+                    if self.board.some_away:
+                        self._call_back()
                     self._answer_unsendable()
             finally:
                 self._busy = False
@@ -511,11 +533,36 @@ class Crew:
 
     # Deaths
 
+    def _call_back(self) -> None:
+        """Have others in the places of workers that had waited long, and have left."""
+        self.board.some_away = False
+        for worker in self._staff:
+            if self.board.has_left(worker.number):
+                if has_ended(worker):
+                    self._bury(worker)
+                else:
+                    self.board.some_away = True
+        try:
+            while self._away and not self._stopped():
+                self._hire(self._away[-1])
+                self._away.pop()
+        except OSError as error:
+            if not self._staff.is_empty:
+                self.board.some_away = True  # those that there are do it; the next task tries again
+                return
+            self._fault = BackendUnavailableError(f"no worker process can be started: {error}")
+
     def _hire(self, number: int) -> None:
         Courtesy.forgo()
         with uninterrupted(), streams_taken():
-            worker = self._launch(self, number, recorded=self._stillborn[number] > 0)
-            self._staff.add(worker)
+            started = Started()
+            try:
+                worker = self._launch(self, number, started, recorded=self._stillborn[number] > 0)
+                self._staff.add(worker)
+            except BaseException:
+                if self.process == os.getpid() and not any(worker.pid in started.pids for worker in self._staff):
+                    started.undo()
+                raise
             if not self._launch.inherits:
                 self.jobs.brief(worker)
 
@@ -542,9 +589,14 @@ class Crew:
             self._fault = death.error(f"workers die before they begin; the last: {death}{said}")
             return
         self._recover(worker, death)
-        self.board.clear(worker.number)
+        left = self.board.has_left(number)
+        self.board.clear(number)
+        if left and not self._launch.life.recycles and not self._ledger.has_untaken:
+            self._away.append(number)
+            self.board.some_away = True
+            return
         try:
-            self._hire(worker.number)
+            self._hire(number)
         except OSError as error:
             self._fault = death.error(f"{death}, and no other can be started: {error}")
 
@@ -589,27 +641,28 @@ class Crew:
             return
         with uninterrupted(), self._lock:
             try:
-                if not self.ended:
+                if not self._emptied:  # also where an exception has cut this short before
                     self.ended = True
                     self.board.ask_to_leave()
                     self.offers.shutdown(socket.SHUT_RDWR)
-                    workers = list(self._staff)
+                    workers = [worker for worker in self._staff if not worker.reaped]
                     busy = [worker for worker in workers if self.board.is_busy(worker.number)]
                     try:
                         end_workers(workers, busy, gently=self._launch.life.finalizer is not None)
                     finally:
                         self._staff.wait_for_trackers()
+                    self._emptied = True
             finally:
                 self._rouse()
                 self._let_go()
 
     def __del__(self) -> None:
-        if not self.ended:
+        if not (self.ended and self._emptied):
             self.end()
 
     def _let_go(self) -> None:
         """Close the descriptors once the crew has ended and nobody is inside a call any more."""
-        if self.ended and not self._users and not self._epoll.closed:
+        if self.ended and self._emptied and not self._users and not self._epoll.closed:
             self.close_files()
             self.board.close()
 

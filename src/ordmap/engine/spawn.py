@@ -24,13 +24,14 @@ from ordmap.engine.child import Introduction
 from ordmap.engine.executable import Command, checked_executable
 from ordmap.engine.last_words import LastWords
 from ordmap.engine.parcel import Parcel, unpacked_parcel
-from ordmap.engine.staff import Worker
+from ordmap.engine.staff import Started, Worker
 from ordmap.engine.terminal import let_go_of_terminal
 from ordmap.engine.trackers import callers_tracker, outlive_workers
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
 from ordmap.imports import refuse_workers_in_imports, works
 from ordmap.interrupts import came_by_a_signal
+from ordmap.shielded import shielded
 from ordmap.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -67,8 +68,11 @@ class Interpreter:
             f"sys.path[:] = marshal.loads(posix.pread({self._luggage.file}, {len(path)}, {place})); "
         )
 
-    def __call__(self, crew: Crew, number: int, *, recorded: bool) -> Worker:
-        with channel.to_worker() as (ours, theirs, file), contextlib.ExitStack() as cleanup:
+    def __call__(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
+        return shielded(lambda: self._start(crew, number, started, recorded=recorded), lambda _: None)
+
+    def _start(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
+        with channel.to_worker(started.opened) as (ours, theirs, file), contextlib.ExitStack() as cleanup:
             own_results, own_leash = theirs
             stderr = -1
             if recorded:
@@ -92,7 +96,10 @@ class Interpreter:
                 stderr=file if recorded else None,
                 env=cores.environment(self.life.threads),
             )
-            return Worker(number, pid, *ours, LastWords(file), crew.board, recorded=recorded)
+            started.pids.append(pid)
+            pidfd = os.pidfd_open(pid)
+            started.opened.append(pidfd)
+            return Worker(number, pid, pidfd, *ours, LastWords(file), crew.board, recorded=recorded)
 
     def close(self) -> None:
         """Let go of what every worker gets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -11,10 +12,11 @@ from collections.abc import Iterator
 from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.last_words import LastWords
+from ordmap.engine.memory import close_all
 from ordmap.engine.shelf import Shelf
 from ordmap.engine.trackers import PATIENCE, held
 
-__all__ = ["Staff", "Worker"]
+__all__ = ["Staff", "Started", "Worker"]
 
 
 class Worker:
@@ -27,6 +29,7 @@ class Worker:
         self,
         number: int,
         pid: int,
+        pidfd: int,
         results: socket.socket,
         leash: socket.socket,
         last_words: LastWords,
@@ -36,12 +39,7 @@ class Worker:
     ) -> None:
         self.number = number
         self.pid = pid
-        try:
-            self.pidfd = os.pidfd_open(pid)
-        except OSError:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
+        self.pidfd = pidfd
         self.results = results
         self.leash = leash
         self.last_words = last_words
@@ -50,6 +48,7 @@ class Worker:
         self.notices = channel.Outbox(results)
         self.name = f"{os.uname().nodename}:{pid}"
         self.reaped = False
+        self.code: int | None = None  # with which it has ended, once it is reaped here
         self.condemned = False  # ended by the caller: no item's fault
         self.proven = False  # it has computed something
         self.overdue: tuple[int, int] | None = None  # the chunk and the item that the caller found to take too long
@@ -71,6 +70,23 @@ class Worker:
             os.close(self.last_words.file)
 
 
+class Started:
+    """What a start has made that is no worker of the staff yet: processes by number, and descriptors."""
+
+    def __init__(self) -> None:
+        self.pids: list[int] = []
+        self.opened: list[int] = []
+
+    def undo(self) -> None:
+        """Have nothing left of it."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # the caller has reaped it already
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # it is ours, and so is its number
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        close_all(self.opened)
+
+
 class Staff:
     """All of a crew's workers. What they send, and their deaths, are events of ``events``."""
 
@@ -86,6 +102,10 @@ class Staff:
 
     def __contains__(self, worker: Worker) -> bool:
         return self._by_number.get(worker.number) is worker
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._by_number
 
     def add(self, worker: Worker) -> None:
         self._by_number[worker.number] = worker

@@ -315,6 +315,8 @@ class _Worker:
             self._heed()
             if self._outbox.flush():
                 received = channel.receive(self._tasks, wait=True)
+                if received is None:
+                    received = self._leave_idle()
             else:
                 self._wait_for_task_or_room()
                 received = channel.receive(self._tasks, wait=False)
@@ -333,6 +335,17 @@ class _Worker:
         self._pending.extend(orders)
         self._pending_since = time.perf_counter()
         self._waited = self._pending_since - began
+
+    def _leave_idle(self) -> tuple[bytes, int | None]:
+        """Leave, since there was no task for so long, unless one has come by now: then return that."""
+        self._board.take_leave(self._number)
+        self._board.some_away = True
+        # In this order: whoever sends a task looks there after that, so one of the two sees the other.
+        received = channel.receive(self._tasks, wait=False)
+        if received is None:
+            self._stop()
+        self._board.come_back(self._number)
+        return received
 
     def _with_inputs(self, orders: list[Order], message: bytes, file: int) -> list[Order]:
         """Return the orders of a message whose inputs lie in a file; those that can't be had are answered."""

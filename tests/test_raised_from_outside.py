@@ -1,0 +1,214 @@
+"""Exceptions that another thread raises in one, as time limits of task queues do: they come, and nothing is left."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ordmap import Asyncio, Processes, Spawn, Threads, ordered_map
+from ordmap.engine import available
+from ordmap.shielded import hearing, shielded
+from test_engine import children, until
+
+pytestmark = [
+    pytest.mark.skipif(not available(), reason="the engine is for Linux"),
+    # A socket that was just made when the exception came is closed by Python itself, which warns of it.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class Limit(BaseException):
+    pass
+
+
+class Late(Exception):
+    pass
+
+
+def raise_in(thread, kind):
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
+
+
+def absolute(number):
+    time.sleep(0.001)
+    return abs(number)
+
+
+async def awaited(number):
+    return abs(number)
+
+
+@pytest.mark.parametrize("kind", [Limit, Late])
+@pytest.mark.parametrize("backend", [Processes, Spawn, Threads, Asyncio])
+def test_it_comes_whenever_it_is_raised_and_nothing_is_left(backend, kind):
+    began = threading.Event()
+    ended = []
+    chance = random.Random(f"{backend.name} {kind}")
+
+    def loop():
+        try:
+            began.set()
+            for _ in ordered_map(awaited if backend is Asyncio else absolute, range(100_000), backend=backend(2)):
+                pass
+        except kind:
+            ended.append(True)
+
+    for _ in range(10 if backend is Spawn else 30):
+        began.clear()
+        thread = threading.Thread(target=loop)
+        thread.start()
+        assert began.wait(10)
+        time.sleep(0.0002 + chance.random() * (0.1 if backend is Spawn else 0.02))
+        raise_in(thread.ident, kind)
+        thread.join(30)
+        assert not thread.is_alive()
+        gc.collect()
+        until(lambda: not children())
+    assert len(ended) == (10 if backend is Spawn else 30)
+
+
+def calls(function, stop):
+    """Raise `Limit` at the n-th instant of ordmap's own at which Python would: where a call begins, or C's returns.
+
+    Return how many there were.
+    """
+    count = 0
+
+    def profile(frame, event, _):
+        nonlocal count
+        if "/ordmap/" in frame.f_code.co_filename and event in {"call", "c_return"}:
+            count += 1
+            if count == stop:
+                sys.setprofile(None)
+                raise Limit
+
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("backend", [Processes])
+def test_it_may_come_at_any_call_of_the_start(backend):
+    def start():
+        ordered_map(abs, range(10), backend=backend(1)).start()
+
+    with ThreadPoolExecutor(1) as other:  # not the main thread
+        other.submit(start).result()
+        total = other.submit(calls, start, -1).result()
+        for stop in range(1, total, max(1, total // 60)):
+            try:
+                other.submit(calls, start, stop).result()
+            except Limit:
+                pass
+            gc.collect()
+            until(lambda: not children())
+
+
+def test_what_can_not_be_handed_over_is_undone():
+    undone = []
+
+    def make():
+        raise_in(caller, Limit)
+        return "made"
+
+    def call():
+        nonlocal caller
+        caller = threading.get_ident()
+        with pytest.raises(Limit):
+            shielded(make, undone.append)
+
+    caller = 0
+    with ThreadPoolExecutor(1) as other:
+        other.submit(call).result()
+    assert undone == ["made"]
+
+
+def test_what_is_raised_around_a_fork_is_heard_and_the_hook_is_as_before(capsys):
+    before = sys.unraisablehook
+
+    class Fails:
+        def __init__(self, error):
+            self.error = error
+
+        def __del__(self):
+            raise self.error
+
+    def call():
+        def drop(*errors):
+            for error in errors:
+                Fails(error)
+
+        with pytest.raises(Limit):
+            hearing(drop, Limit())
+        hearing(drop)
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(call).result()
+    assert sys.unraisablehook is before
+
+
+def test_the_lock_of_logging_is_free_after_it(script):
+    program = script(
+        """
+import ctypes, logging, os, threading
+from ordmap import ordered_map
+
+class Limit(BaseException):
+    pass
+
+def hook():
+    if thread is threading.current_thread() and os.getpid() == process:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Limit))
+
+def loop():
+    try:
+        list(ordered_map(abs, range(100), workers=2))
+    except Limit:
+        print("limit", flush=True)
+
+process = os.getpid()
+os.register_at_fork(before=hook)
+thread = threading.Thread(target=loop)
+thread.start()
+thread.join()
+logging.getLogger().warning("logged")
+thread = None
+print(list(ordered_map(abs, range(3), workers=2)))
+"""
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "limit\n[0, 1, 2]\n", done.stderr
+    assert "logged" in done.stderr
+
+
+def test_a_child_has_nothing_of_an_exception_that_was_for_its_caller(tally):
+    """A copy of the caller would go on as the caller does, in its own ``finally``."""
+
+    def loop():
+        try:
+            for _ in ordered_map(absolute, range(100_000), workers=2):
+                pass
+        except Limit:
+            pass
+        finally:
+            tally.add()
+
+    for delay in range(20):
+        thread = threading.Thread(target=loop)
+        thread.start()
+        time.sleep(0.0005 * (1 + delay))
+        raise_in(thread.ident, Limit)
+        thread.join(30)
+    assert int(tally) == 20
