@@ -15,14 +15,14 @@ SOURCE = Path(ordmap.__file__).parent
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
     {"dataset", "errors", "interrupts", "item", "placing", "policy", "relay", "resources", "shuffle", "sizes"},
-    {"chunk", "pulling", "rng"},
+    {"chunk", "context", "pulling", "rng"},
     {"states"},
     {"generators"},
     {"outcome", "pace", "indices", "limit"},
     {"arguments"},
     {"backends.promises"},
     {"backends"},
-    {"backends.pool", "backends.forking", "backends.inbox", "backends.inputs", "backends.watch"},
+    {"backends.pool", "backends.forking", "backends.inbox", "backends.inputs", "backends.variables", "backends.watch"},
     {"backends.remote"},
     {"backends.serial", "backends.threads", "backends.executor", "backends.asyncio"},
     {"backends.portable"},

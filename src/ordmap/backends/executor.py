@@ -35,6 +35,7 @@ from ordmap.backends.inputs import portable
 from ordmap.backends.pool import POOL_CLOSED, worker_count
 from ordmap.backends.promises import row, weaker
 from ordmap.backends.remote import Key, Payload, Reply, Rules, compute_chunk, hold, let_go
+from ordmap.backends.variables import packed
 from ordmap.chunk import Chunk
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.interrupts import came_by_a_signal
@@ -159,7 +160,8 @@ class ExecutorRun:
         self._workers = workers
         self._processes = processes
         alone = not shipment.shared and processes == workers and max(_dask_threads(executor), default=1) == 1
-        self._rules = Rules(job.patience, job.limit, job.seed, workers, alone)
+        context = job.context if shipment.shared else packed(job.context)
+        self._rules = Rules(job.patience, job.limit, job.seed, workers, alone, context)
         self._shipment = shipment
         self._tell_closed = closed
         self._open = True

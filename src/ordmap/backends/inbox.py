@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "present_loop"]
 
 #: Seconds that a wait takes at most before it is begun again.
 _HEARTBEAT = 0.25
 
 T = TypeVar("T")
+
+
+def present_loop() -> Any:
+    """Return the event loop of asyncio's that the present code runs on; ``None``: on none."""
+    get = getattr(sys.modules.get("asyncio"), "get_running_loop", None)  # who runs on one has imported it
+    try:
+        return None if get is None else get()
+    except RuntimeError:
+        return None
 
 
 class Inbox(Generic[T]):

@@ -401,12 +401,12 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
         life = pickle.loads(pickled)
     if life.initializer is not None:
         try:
-            life.initializer(*life.initargs)
+            remote.own.run(life.initializer, *life.initargs)
         except BaseException as error:
             remote.disable(error)
             return
     if life.finalizer is not None:
-        multiprocessing.util.Finalize(None, life.finalizer, exitpriority=0)
+        multiprocessing.util.Finalize(None, remote.own.run, args=(life.finalizer,), exitpriority=0)
 
 
 def _end_with_parent() -> None:

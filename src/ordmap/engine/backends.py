@@ -15,7 +15,7 @@ from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
 from ordmap.engine.run import EngineRun
 from ordmap.engine.wear import own_memory
-from ordmap.engine.worker import Held
+from ordmap.engine.worker import Sent
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal, uninterrupted
 
@@ -91,7 +91,7 @@ class Processes(ProcessPool):
             crew = self._crew = Crew(self.workers, Interpreter(self._life), self._lock)
             crew.start()  # while they begin, the job is pickled
         try:
-            return crew.join(job, _parcel(job), keep=self._static)
+            return crew.join(job, _parcel(job, crew), keep=self._static)
         except BaseException:
             self._retire()
             raise
@@ -103,7 +103,7 @@ class Processes(ProcessPool):
             if run is not None:
                 return run
         try:
-            parcel = _parcel(job)
+            parcel = _parcel(job, crew)
         except BackendUnavailableError:
             if self._forks():
                 return None
@@ -155,9 +155,9 @@ def _begin_all_anew() -> None:
 os.register_at_fork(after_in_child=_begin_all_anew)
 
 
-def _parcel(job: Job) -> Parcel:
+def _parcel(job: Job, crew: Crew) -> Parcel:
     try:
-        return Parcel(tuple(Held.of(job)))
+        return Parcel(Sent.of(job, crew.variables))
     except BaseException as error:
         if came_by_a_signal(error):
             raise

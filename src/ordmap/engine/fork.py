@@ -53,6 +53,7 @@ class Fork:
                 crew.jobs.newest,
                 crew.allowance,
                 self.life,
+                crew.variables,
             )
             shared = threading.active_count() > 1
             pid = _forked()
