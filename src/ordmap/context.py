@@ -25,14 +25,27 @@ def separate(context: Context, own: Context | None = None) -> Context:
     """Return a copy of a context, in which all that stands in a worker's ``own`` is set, too."""
     copied = context.copy()
     settings: dict[ContextVar[Any], Any] = {} if own is None else dict(own)
-    kind = getattr(sys.modules.get("decimal"), "Context", None)
+    decimal = sys.modules.get("decimal")
+    kind = getattr(decimal, "Context", None)
     if kind is not None:
-        # The one value that the standard library changes in place: a copy of the context would share it.
+        # The one value that the standard library changes in place: a copy of the context would share it. And it is set
+        # by whatever computes, if to nothing but the default.
+        usual = _rules(getattr(decimal, "DefaultContext", None))
+        settings = {
+            variable: value
+            for variable, value in settings.items()
+            if type(value) is not kind or variable not in context or _rules(value) != usual
+        }
         both = {**context, **settings}
         settings |= {variable: value.copy() for variable, value in both.items() if type(value) is kind}
     if settings:
         copied.run(_set, settings)
     return copied
+
+
+def _rules(context: Any) -> tuple[Any, ...]:
+    """Return the rules that a context of ``decimal`` says, without what has happened in it."""
+    return () if context is None else (context.prec, context.rounding, context.Emin, context.Emax, context.traps)
 
 
 def _set(settings: dict[ContextVar[Any], Any]) -> None:

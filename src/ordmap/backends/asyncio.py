@@ -264,7 +264,10 @@ class _Crew:
             await asyncio.wait(under_way, timeout=_LEAVE)
         begun = self._life.initializer is None or (self._beginning is not None and self._fault is None)
         if self._life.finalizer is not None and begun:
-            await _awaited(self._life.finalizer())
+            try:
+                await _awaited(self._life.finalizer())
+            except Exception as error:  # the loop is who hears of it
+                self.loop.call_exception_handler({"message": "the finalizer of a pool failed", "exception": error})
 
 
 async def _awaited(result: object) -> Any:
@@ -329,7 +332,7 @@ class _AsyncioRun:
 
         It has a task of its own, so that it can be cancelled by itself; a task runs in a copy of the context.
         """
-        item = context.run(self._crew.loop.create_task, _computed(self._job.compute, key))
+        item = separate(context).run(self._crew.loop.create_task, _computed(self._job.compute, key))
         for items in (self._items, self._crew.items):
             items.add(item)
             item.add_done_callback(items.discard)

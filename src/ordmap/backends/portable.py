@@ -31,7 +31,7 @@ from ordmap.backends import Job, remote
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
-from ordmap.backends.promises import row, weaker
+from ordmap.backends.promises import SENT_CONTEXT, row, weaker
 from ordmap.errors import BackendUnavailableError
 from ordmap.generators import differ_where_inherited
 from ordmap.interrupts import came_by_a_signal
@@ -170,6 +170,7 @@ class Processes(ProcessPool):
         timeouts=NO_TIMEOUTS,
         retries=NO_DEATHS,
         random_numbers=_RANDOM_NUMBERS,
+        context=SENT_CONTEXT,
     )
 
     def _prepare(self) -> None:
@@ -291,6 +292,7 @@ class Spawn(Processes):
         timeouts=NO_TIMEOUTS,
         retries=NO_DEATHS,
         random_numbers=_RANDOM_NUMBERS,
+        context=SENT_CONTEXT,
     )
 
     def _forks(self) -> bool:

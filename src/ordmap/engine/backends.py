@@ -9,7 +9,7 @@ import weakref
 from ordmap.backends import Job
 from ordmap.backends.forking import fork_is_unsafe
 from ordmap.backends.pool import ProcessPool
-from ordmap.backends.promises import row, weaker
+from ordmap.backends.promises import SENT_CONTEXT, row, weaker
 from ordmap.engine.fork import Fork
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
@@ -45,7 +45,11 @@ class Processes(ProcessPool):
         lazy=weaker(
             "where a worker has died, or was recycled, the one in its place inherits the dataset as it is then, not as "
             "it was at the start"
-        )
+        ),
+        context=weaker(
+            "workers that run already, of a pool that is held open, see what travels: variables that a module's global "
+            "leads to, or that were set when they began, with values that can be pickled; others have their defaults"
+        ),
     )
 
     def _prepare(self) -> None:
@@ -138,7 +142,7 @@ class Spawn(Processes):
     """
 
     name = "spawn"
-    promises = row()
+    promises = row(context=SENT_CONTEXT)
 
     def _forks(self) -> bool:
         return False
