@@ -1,9 +1,11 @@
-"""Coroutines, on an event loop of their own in one thread: for items that spend their time waiting, such as fetches.
+"""Coroutines, on one event loop: for items that spend their time waiting, such as fetches.
 
-The caller need not be asynchronous. It hands over chunks and takes answers as from threads::
+With ``async for`` that is the caller's loop, where the sessions and locks of the program belong. Else the caller need
+not be asynchronous, and the loop is one of their own, in a thread. Either way chunks are handed over and answers taken
+as from threads::
 
-    caller   submit ──call_soon_threadsafe──> waiting ──> one of ``workers`` tasks: await compute(key)
-    caller   collect <──────────────────────── answers <──┘
+    caller   submit ──> waiting ──> one of ``workers`` tasks: await compute(key)
+    caller   collect <── answers <──┘
 """
 
 from __future__ import annotations
@@ -39,20 +41,21 @@ _LEAVE = 5.0
 
 
 class Asyncio(LocalPool):
-    """Await ``workers`` items at the same time (``None``: 16), on an event loop of its own, in a thread of its own.
+    """Await ``workers`` items at the same time (``None``: 16).
 
-    The function of `ordered_map` is a coroutine function, or returns something to await; so does the ``__getitem__`` of
-    a dataset. ``initializer(*initargs)`` runs first on the loop, and ``finalizer()`` last; either may be a coroutine
-    function: to open and to close a session, say.
+    ``async for`` has them awaited on the running event loop; a plain ``for`` on one of their own, in a thread. The
+    function of `ordered_map` is a coroutine function, or returns something to await; so does the ``__getitem__`` of a
+    dataset. ``initializer(*initargs)`` runs first on each loop that awaits items, and ``finalizer()`` last; either may
+    be a coroutine function: to open and to close a session, say. ``async with Asyncio(…) as pool:`` waits for that end.
 
-    Attention: an item that works without awaiting anything holds up all others.
+    Attention: an item that works without awaiting anything holds up all others, and the loop.
     """
 
     name = "asyncio"
     awaits = True
     promises = row(
         worker_death=refused("an item can't die by itself: what kills it kills the program"),
-        parent_death=weaker("the loop's thread is in the calling process"),
+        parent_death=weaker("the loop is in the calling process"),
         clean=weaker("an item that doesn't end when it is cancelled is left alone after five seconds"),
         timeouts=weaker("an item is cancelled, and so ended where it awaits something; what doesn't can't be ended"),
         random_numbers=weaker("`item_rng()` does; the global generators are those of all items, and are left alone"),

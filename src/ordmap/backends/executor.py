@@ -342,8 +342,8 @@ class FromExecutor:
             "`item_rng()` does; the global generators do where each worker is a process with one item at a time"
         ),
         context=weaker(
-            "threads see all; to processes a variable travels that a module's global leads to, with a value that can be "
-            "pickled; what the executor's own initializer has set is not seen"
+            "threads see all; to processes a variable travels that a module's global leads to, with a value that can "
+            "be pickled; what the executor's own initializer has set is not seen"
         ),
         no_guard=weaker("lambdas and classes from `__main__` travel; whether its workers run `__main__` is up to it"),
     )

@@ -152,7 +152,7 @@ def _attributes(variable: ContextVar[Any]) -> Iterator[tuple[str, ...]]:
                     raise
 
 
-# Variables that nobody but their library's C code has in hand
+# Variables that only their library's C code has in hand
 
 _SETTERS = {("ordmap.backends.variables", "_set_decimal"), ("ordmap.backends.variables", "_set_numpy")}
 
