@@ -13,7 +13,7 @@ from typing import Any
 
 from ordmap.item import current
 
-__all__ = ["captured", "separate", "variables"]
+__all__ = ["captured", "separate", "shares", "variables"]
 
 
 def captured() -> Context:
@@ -24,28 +24,35 @@ def captured() -> Context:
 def separate(context: Context, own: Context | None = None) -> Context:
     """Return a copy of a context, in which all that stands in a worker's ``own`` is set, too."""
     copied = context.copy()
-    settings: dict[ContextVar[Any], Any] = {} if own is None else dict(own)
-    decimal = sys.modules.get("decimal")
-    kind = getattr(decimal, "Context", None)
-    if kind is not None:
-        # The one value that the standard library changes in place: a copy of the context would share it. And it is set
-        # by whatever computes, if to nothing but the default.
-        usual = _rules(getattr(decimal, "DefaultContext", None))
-        settings = {
-            variable: value
+    settings: dict[ContextVar[Any], Any] = {} if not own else dict(own)
+    kind = _kind()
+    if kind is not None and (settings or len(context)):
+        theirs = {variable: value.copy() for variable, value in context.items() if type(value) is kind}
+        settings = theirs | {
+            variable: value.copy() if type(value) is kind else value
             for variable, value in settings.items()
-            if type(value) is not kind or variable not in context or _rules(value) != usual
+            if type(value) is not kind or variable not in theirs or _says_anything(value)
         }
-        both = {**context, **settings}
-        settings |= {variable: value.copy() for variable, value in both.items() if type(value) is kind}
     if settings:
         copied.run(_set, settings)
     return copied
 
 
-def _rules(context: Any) -> tuple[Any, ...]:
-    """Return the rules that a context of ``decimal`` says, without what has happened in it."""
-    return () if context is None else (context.prec, context.rounding, context.Emin, context.Emax, context.traps)
+def _kind() -> Any:
+    """Return the kind of value that the standard library changes in place, so that a copy of a context shares it."""
+    return getattr(sys.modules.get("decimal"), "Context", None)
+
+
+def shares(context: Context) -> bool:
+    """Whether a mere copy of a context would share with it what may be changed in place."""
+    kind = _kind() if len(context) else None
+    return kind is not None and any(type(value) is kind for value in context.values())
+
+
+def _says_anything(context: Any) -> bool:
+    """Whether a context of ``decimal`` is another than that which whatever computes has, if it has set none."""
+    usual = sys.modules["decimal"].DefaultContext
+    return any(getattr(context, rule) != getattr(usual, rule) for rule in ("prec", "rounding", "Emin", "Emax", "traps"))
 
 
 def _set(settings: dict[ContextVar[Any], Any]) -> None:

@@ -25,7 +25,7 @@ from ordmap.backends.inbox import Inbox, present_loop
 from ordmap.backends.pool import POOL_CLOSED, Life, LocalPool, initializer_failed
 from ordmap.backends.promises import refused, row, weaker
 from ordmap.chunk import Chunk
-from ordmap.context import separate
+from ordmap.context import separate, shares
 from ordmap.errors import OrdmapError
 from ordmap.item import InHand, current
 from ordmap.limit import too_long
@@ -286,7 +286,7 @@ class _AsyncioRun:
         self._tell_closed = closed
         self._open = True
         self._busy = 0  # workers that have a chunk of it in hand
-        self._idle = asyncio.Event()
+        self._idle: asyncio.Event | None = None  # for who waits until there is none
         self._items: set[asyncio.Task[Any]] = set()
         crew.runs.add(self)
 
@@ -306,23 +306,23 @@ class _AsyncioRun:
             self._answers.put(initializer_failed(fault, "of the loop"))
             return
         self._busy += 1
-        self._idle.clear()
         try:
             await self._compute(ticket, chunk, hand)
         finally:
             self._busy -= 1
-            if not self._busy:
+            if not self._busy and self._idle is not None:
                 self._idle.set()
 
     async def _compute(self, ticket: int, chunk: Chunk, hand: InHand) -> None:
         job = self._job
         context = separate(job.context, self._crew.own)
         context.run(current.set, hand)
+        alike = not shares(context)
         outcomes = hand.take(chunk.keys, chunk.label, job.seed)
         began = time.perf_counter()
         give_up = began + job.patience if job.patience is not None else float("inf")
         for key in chunk.keys:
-            outcomes.append(await self._outcome(context, key))
+            outcomes.append(await self._outcome(context if alike else separate(context), key))
             if not self._open or time.perf_counter() >= give_up:
                 break
         elapsed = time.perf_counter() - began
@@ -335,7 +335,7 @@ class _AsyncioRun:
 
         It has a task of its own, so that it can be cancelled by itself; a task runs in a copy of the context.
         """
-        item = separate(context).run(self._crew.loop.create_task, _computed(self._job.compute, key))
+        item = context.run(self._crew.loop.create_task, _computed(self._job.compute, key))
         for items in (self._items, self._crew.items):
             items.add(item)
             item.add_done_callback(items.discard)
@@ -392,6 +392,7 @@ class _AsyncioRun:
         crew = self._crew
         if present_loop() is crew.loop:
             if self._busy:
+                self._idle = self._idle or asyncio.Event()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._idle.wait(), _LEAVE)
             if crew.has_left:

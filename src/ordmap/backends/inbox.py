@@ -50,9 +50,10 @@ class Inbox(Generic[T]):
         """Put something in."""
         self._queue.put(one)
         if self._watchers:
+            here = present_loop()
             for loop, callback in list(self._watchers):
                 with contextlib.suppress(RuntimeError):  # that loop has ended
-                    loop.call_soon_threadsafe(callback)
+                    (loop.call_soon if loop is here else loop.call_soon_threadsafe)(callback)
 
     def watch(self, loop: Any, callback: Callable[[], None]) -> Callable[[], None]:
         """Have a callback called on an event loop when there may be something; return what ends that."""

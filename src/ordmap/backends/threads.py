@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from functools import partial
@@ -150,16 +149,14 @@ class _Crew:
 
     def _serve(self, number: int | None, fault: BaseException | None, own: Context) -> None:
         this = threading.current_thread()
-        # What an item sets the next ones of its run see, as with `map`; and the context goes when the run does.
-        contexts: weakref.WeakKeyDictionary[_ThreadsRun, Context] = weakref.WeakKeyDictionary()
         while (task := self.tasks.get()) is not None:
             run, ticket, chunk = task
             self._busy.add(this)
             wanted = True
             try:
-                context = contexts.get(run)
+                context = run.contexts.get(this)
                 if context is None:
-                    context = contexts[run] = separate(run.context, own)
+                    context = run.contexts[this] = separate(run.context, own)
                 wanted = context.run(run.work, ticket, chunk, fault, this.name, number)
             except BaseException as error:  # whatever it is, somebody waits for an answer
                 run.give_up(error)
@@ -174,6 +171,7 @@ class _ThreadsRun:
     def __init__(self, job: Job, crew: _Crew, closed: Callable[[_ThreadsRun], None]) -> None:
         self.limit = job.limit
         self.context = job.context
+        self.contexts: dict[threading.Thread, Context] = {}  # what an item sets its thread's next ones see, as with map
         self._job = job
         self._crew = crew
         self._answers: Inbox[tuple[int, Answer] | BaseException | None] = Inbox()
