@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -344,13 +345,14 @@ def test_the_loop_is_not_held_up(name):
 
 
 @EACH
-def test_a_cancelled_task_closes_its_iterator(name):
+def test_a_cancelled_task_closes_the_iterator_that_it_alone_holds(name):
     item = (lambda _: asyncio.sleep(0.05)) if name == "asyncio" else (lambda _: time.sleep(0.05))
     made = []
 
     async def use():
-        made.append(ordered_map(item, range(1000), **BACKENDS[name]()))
-        async for _ in made[0]:
+        iterator = ordered_map(item, range(1000), **BACKENDS[name]())
+        made.append(weakref.ref(iterator))
+        async for _ in iterator:
             await asyncio.sleep(0)
 
     async def main():
@@ -359,12 +361,13 @@ def test_a_cancelled_task_closes_its_iterator(name):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        if name != "serial":  # which never awaits anything
-            assert [one async for one in made[0]] == []
-            assert made[0].stats.in_flight == 0
+        del task
+        await asyncio.sleep(0)  # asyncio holds the exception, and so the frames, as long as this step takes
+        gc.collect()
+        if name != "serial":  # which never awaits anything, so that the task came to its end
+            assert made[0]() is None
 
     run(main)
-    made[0].close()
 
 
 @pytest.mark.parametrize("name", ["threads", "processes", "asyncio"])
@@ -555,10 +558,12 @@ def test_it_is_closed(how):
         iterator = ordered_map(square, source(), workers=2, backend="threads")
         if how == "cancel":
             task = asyncio.create_task(use(iterator))
+            del iterator
             await asyncio.sleep(0.1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            del task
         elif how == "with":
             async with iterator:
                 await use(iterator)

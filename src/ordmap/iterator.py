@@ -8,10 +8,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import Context
 from operator import length_hint
 from typing import Any, Generic, NamedTuple, NoReturn, Self, TypeVar, cast
 
 from ordmap.backends import Backend, Job, Run
+from ordmap.backends.inbox import present_loop
+from ordmap.context import captured
 from ordmap.dropping import close_dropped, close_run
 from ordmap.errors import CheckpointError, OrdmapError
 from ordmap.indices import Source
@@ -69,8 +72,9 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
     with the following item. Several threads may call it: each item goes to exactly one of them. The end of the items,
     ``close()``, the end of a ``with`` block and garbage collection each end what the iterator started.
 
-    ``async for`` does the same without holding up the event loop; where its task is cancelled in the midst of it, the
-    iterator is closed, as by Ctrl-C.
+    ``async for`` does the same without holding up the event loop. Where its task is cancelled, or a time-out is around
+    it, the wait alone is given up: the next ``anext()`` gives that very item. So what is to end with its task is held
+    by ``async with``, or by that task alone.
 
     ``len()`` is the number of items to come, where it is known, those that will be skipped included; the object itself
     is always true.
@@ -86,6 +90,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         self._dropped: list[weakref.finalize[Any, Any]] = []  # of its runs: one, two for a moment between epochs
         # Re-entrant, since a signal may come right after it was taken, and its handler raise, or ask for the state.
         self._lock = threading.RLock()
+        self._context: Context | None = None  # that the items see: as it is at the first step
+        self._loop: Any = None  # that items are awaited on, where a run can have that
         self._inside: int | None = None  # the thread that is inside next()
         self._awaiting: list[Callable[[], object]] = []  # tells who awaits something that it is closed
         self._process = os.getpid()
@@ -134,29 +140,39 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
+        while True:
+            result = self._at_once()
+            if result is LATER:
+                from ordmap.awaiting import more  # asyncio is large
+
+                # What ends this wait, such as a time-out around it, ends nothing else.
+                await more(self._window, self._settings.source, self._awaiting)
+            elif result is _END:
+                await self._settled()
+                raise StopAsyncIteration
+            else:
+                return cast("T_co", result)
+
+    def _at_once(self) -> Any:
+        """Return the next result, ``_END``, or `LATER` where it has to be waited for; or raise what its item raised."""
+        outcome: Any = None
         try:
             while True:
-                with contextlib.suppress(IndexError):
+                try:
                     return self._ready.pop()
+                except IndexError:
+                    pass
                 for result in self._at_hand:
-                    return cast("T_co", result)
+                    return result
                 outcome = self._by_now()
-                if outcome is _AT_HAND:
-                    continue
-                if outcome is LATER:
-                    from ordmap.awaiting import more  # asyncio is large
-
-                    await more(self._window, self._settings.source, self._awaiting)
-                elif outcome is _END:
-                    raise StopAsyncIteration
-                elif type(outcome) is not Raised:
-                    return cast("T_co", outcome)
-                elif self._settings.on_error != "skip":
-                    return cast("T_co", self._failed(outcome))
-                else:
+                if type(outcome) is Raised:
+                    if self._settings.on_error != "skip":
+                        return self._failed(outcome)
                     outcome.hand_over()
+                elif outcome is not _AT_HAND:
+                    return outcome
         except BaseException as error:
-            if not isinstance(error, Exception):  # the task is cancelled
+            if not isinstance(error, Exception):  # Ctrl-C
                 self.close()
             raise
         finally:
@@ -167,8 +183,18 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         if self._window is not None:
             self._window.withdraw()
 
+    async def _settled(self) -> None:
+        """Wait until nothing is left on the event loop of what this has begun there, once it is closed."""
+        if self._window is not None:
+            await self._window.settled()
+
     def start(self) -> Self:
-        """Begin now: start the workers and fill the window, without waiting for an item. Return the iterator."""
+        """Begin now: start the workers and fill the window, without waiting for an item. Return the iterator.
+
+        In the midst of a coroutine, items that are to be awaited are awaited on its event loop, as by ``async for``.
+        """
+        if self._window is None and getattr(self._settings.backend, "awaits", False):
+            self._loop = present_loop()
         self._alone(lambda: None if self._closed else self._opened().fill())
         return self
 
@@ -195,7 +221,12 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End it as `close` does, and wait until items that were awaited on this event loop have ended."""
         self.close()
+        await self._settled()
 
     def __enter__(self) -> Self:
         return self
@@ -299,6 +330,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         if self._inside == threading.get_ident() or not self._lock.acquire(blocking=False):
             return LATER  # another thread is inside, and may wait there
         try:
+            if self._window is None and not self._closed:
+                self._loop = _loop_to_wait_on()
             return self._alone(lambda: self._next(wait=not self._settings.backend.workers))
         finally:
             self._lock.release()
@@ -340,6 +373,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         """Return the window, beginning the run if this is the first time."""
         if self._window is None:
             settings = self._settings
+            self._context = captured()
             pace = self._pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
             self._window = Window(settings.source, self._run(), pace, settings.retries)
             if hasattr(settings.source, "pulling"):  # an asynchronous one has a task, which has to end
@@ -354,7 +388,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         """Begin a run of the dataset as it is now; ``changed``: whatever has been promised, it is another."""
         settings = self._settings
         rules = (self._pace.patience, settings.item_timeout, settings.seed)
-        run = settings.backend.open(Job(settings.compute, settings.subject, *rules, changed=changed))
+        job = Job(settings.compute, settings.subject, *rules, changed=changed, context=self._context, loop=self._loop)
+        run = settings.backend.open(job)
         try:
             self._dropped.append(weakref.finalize(self, close_dropped, run, self._process))
             self._dropped[-1].atexit = False  # pools end by themselves then, and in time
@@ -375,3 +410,14 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         if self._closed:
             return 0
         return self._settings.source.remaining() if self._window is None else self._window.remaining()
+
+
+def _loop_to_wait_on() -> Any:
+    """Return the present event loop, or say that there is none that `async for` could wait on."""
+    loop = present_loop()
+    if loop is None:
+        raise OrdmapError(
+            "`async for` over an iterator of ordmap needs asyncio's event loop, and this code runs on none (on trio's, "
+            "maybe): write `for`, in a thread where it would hold up others, as by trio.to_thread.run_sync"
+        )
+    return loop

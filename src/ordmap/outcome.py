@@ -43,6 +43,7 @@ __all__ = [
     "pack_unpicklable",
     "report",
     "run_chunk",
+    "serialise",
     "unpickled",
 ]
 
@@ -170,7 +171,7 @@ def approximate_nbytes(outcomes: Sequence[Any]) -> int:
 # Between processes
 
 
-def _serialise(value: object) -> bytes:
+def serialise(value: object) -> bytes:
     """Pickle by ``pickle``, and by ``cloudpickle`` what that refuses (lambdas, closures, what ``__main__`` defines)."""
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
@@ -252,7 +253,7 @@ def pack(outcomes: list[Any]) -> tuple[list[Any], int]:
             sent = _pack_error(outcome.error, outcome.traceback)
         else:
             try:
-                sent = Pickled(_serialise(outcome))
+                sent = Pickled(serialise(outcome))
                 size += len(sent.data)
             except BaseException as error:  # a user's __reduce__ may raise anything
                 sent = pack_unpicklable(outcome, error)
@@ -414,7 +415,7 @@ def _pickled_exception(error: BaseException) -> bytes | None:
         ways = [_parts] if isinstance(kind.__init__, FunctionType) else [_whole, _parts]
     for way in ways:
         try:
-            return _serialise(way(error))
+            return serialise(way(error))
         except BaseException:  # noqa: S112  a user's __reduce__ may raise anything
             continue
     return None

@@ -26,6 +26,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -85,6 +86,14 @@ class Journal:
     def count(self, event: str) -> int:
         """Return how often an event was noted."""
         return sum(one == event for one, _, _ in self.events())
+
+
+#: Who asks for items, in a loop's own context.
+_asking: ContextVar[str] = ContextVar("ordmap testing", default="nobody")
+
+
+def _who_asks(_: int) -> str:
+    return _asking.get()
 
 
 class Recorded:
@@ -335,6 +344,17 @@ class BackendContract:
             return index
 
         assert list(ordered_imap(_Plain(3020, work), backend=backend)) == list(range(3020))
+
+    # context
+
+    def test_an_item_sees_the_context_of_its_own_loop(self, backend: Any) -> None:
+        def seen(caller: str | None) -> set[str]:
+            if caller is not None:
+                _asking.set(caller)
+            return set(ordered_map(_who_asks, range(20), backend=backend))
+
+        callers = ("one", None, "other")
+        assert [copy_context().run(seen, caller) for caller in callers] == [{"one"}, {"nobody"}, {"other"}]
 
     # bounded, filled, lazy
 

@@ -261,6 +261,12 @@ class Window:
         watch = getattr(self._run, "watch", None)
         return watch(loop, callback) if watch is not None else lambda: None
 
+    async def settled(self) -> None:
+        """Wait until nothing is under way on the present event loop of what a run had awaited there that is over."""
+        settled = getattr(self._run, "settled", None)
+        if settled is not None:
+            await settled()
+
     def take(self, *, wait: bool = True) -> list[Any] | Iterator[Any] | Raised | Later | None:
         """Give out what comes next, waiting for it; ``None``: there is nothing left, or `wake` was called.
 

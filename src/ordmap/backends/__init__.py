@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from typing import Any, Protocol, cast, runtime_checkable
 
 from ordmap.backends.promises import Grade
 from ordmap.chunk import Chunk
+from ordmap.context import captured
 from ordmap.item import in_hand
 from ordmap.outcome import Answer
 
@@ -38,10 +40,11 @@ class Job:
     ``subject`` is the dataset or function that the user gave. ``patience`` is the time in seconds after which a worker
     hands back the rest of a chunk (``None``: never), and ``limit`` the time after which an item is given up (``None``:
     never). ``seed`` gives the items' random numbers (``None``: chance). ``changed``: the subject is not what it was
-    when it was last computed with, whatever the user has promised.
+    when it was last computed with, whatever the user has promised. ``context``: the variables that items see
+    (``None``: those of the present context), and ``loop``: the caller's event loop, for who awaits items on it.
     """
 
-    __slots__ = ("changed", "compute", "limit", "patience", "seed", "subject")
+    __slots__ = ("changed", "compute", "context", "limit", "loop", "patience", "seed", "subject")
 
     def __init__(
         self,
@@ -52,9 +55,13 @@ class Job:
         seed: int | None = None,
         *,
         changed: bool = False,
+        context: Context | None = None,
+        loop: Any = None,
     ) -> None:
         self.changed = changed
         self.compute = compute
+        self.context = captured() if context is None else context
+        self.loop = loop
         self.subject = subject
         self.patience = patience
         self.limit = limit

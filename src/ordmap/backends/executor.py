@@ -34,6 +34,7 @@ from ordmap.backends.inputs import portable
 from ordmap.backends.pool import POOL_CLOSED, worker_count
 from ordmap.backends.promises import row, weaker
 from ordmap.backends.remote import Key, Payload, Reply, Rules, compute_chunk, hold, let_go
+from ordmap.backends.variables import packed
 from ordmap.chunk import Chunk
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.imports import refuse_workers_in_imports
@@ -159,7 +160,8 @@ class ExecutorRun:
         self._workers = workers
         self._processes = processes
         alone = not shipment.shared and processes == workers and max(_dask_threads(executor), default=1) == 1
-        self._rules = Rules(job.patience, job.limit, job.seed, workers, alone)
+        context = job.context if shipment.shared else packed(job.context)
+        self._rules = Rules(job.patience, job.limit, job.seed, workers, alone, context)
         self._shipment = shipment
         self._tell_closed = closed
         self._open = True
@@ -338,6 +340,10 @@ class FromExecutor:
         retries=NO_DEATHS,
         random_numbers=weaker(
             "`item_rng()` does; the global generators do where each worker is a process with one item at a time"
+        ),
+        context=weaker(
+            "threads see all; to processes a variable travels that a module's global leads to, with a value that can "
+            "be pickled; what the executor's own initializer has set is not seen"
         ),
         no_guard=weaker("lambdas and classes from `__main__` travel; whether its workers run `__main__` is up to it"),
     )

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "present_loop"]
 
 #: Seconds that a wait takes at most before it is begun again.
 _HEARTBEAT = 0.25
 
 T = TypeVar("T")
+
+
+def present_loop() -> Any:
+    """Return the event loop of asyncio's that the present code runs on; ``None``: on none."""
+    get = getattr(sys.modules.get("asyncio"), "get_running_loop", None)  # who runs on one has imported it
+    try:
+        return None if get is None else get()
+    except RuntimeError:
+        return None
 
 
 class Inbox(Generic[T]):
@@ -40,9 +50,10 @@ class Inbox(Generic[T]):
         """Put something in."""
         self._queue.put(one)
         if self._watchers:
+            here = present_loop()
             for loop, callback in list(self._watchers):
                 with contextlib.suppress(RuntimeError):  # that loop has ended
-                    loop.call_soon_threadsafe(callback)
+                    (loop.call_soon if loop is here else loop.call_soon_threadsafe)(callback)
 
     def watch(self, loop: Any, callback: Callable[[], None]) -> Callable[[], None]:
         """Have a callback called on an event loop when there may be something; return what ends that."""

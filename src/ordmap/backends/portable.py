@@ -30,7 +30,7 @@ from ordmap.backends import Job, cores, logs, remote, streams
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import objection_to_fork, refuse_green_threads
 from ordmap.backends.pool import Life, ProcessPool, refuse_breakpoints
-from ordmap.backends.promises import row, weaker
+from ordmap.backends.promises import SENT_CONTEXT, row, weaker
 from ordmap.errors import BackendUnavailableError
 from ordmap.generators import differ_where_inherited
 from ordmap.imports import begins, refuse_workers_in_imports
@@ -174,6 +174,7 @@ class Processes(ProcessPool):
         timeouts=NO_TIMEOUTS,
         retries=NO_DEATHS,
         random_numbers=_RANDOM_NUMBERS,
+        context=SENT_CONTEXT,
     )
 
     def _prepare(self) -> None:
@@ -317,6 +318,7 @@ class Spawn(Processes):
         timeouts=NO_TIMEOUTS,
         retries=NO_DEATHS,
         random_numbers=_RANDOM_NUMBERS,
+        context=SENT_CONTEXT,
     )
 
     def _forks(self) -> bool:
@@ -434,12 +436,12 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
         logs.take_over(configured)
     if life.initializer is not None:
         try:
-            life.initializer(*life.initargs)
+            remote.own.run(life.initializer, *life.initargs)
         except BaseException as error:
             remote.disable(error)
             return
     if life.finalizer is not None:
-        multiprocessing.util.Finalize(None, life.finalizer, exitpriority=0)
+        multiprocessing.util.Finalize(None, remote.own.run, args=(life.finalizer,), exitpriority=0)
 
 
 def _end_with_parent() -> None:

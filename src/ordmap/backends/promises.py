@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["KEPT", "PROMISES", "Grade", "refused", "row", "weaker"]
+__all__ = ["KEPT", "PROMISES", "SENT_CONTEXT", "Grade", "refused", "row", "weaker"]
 
 
 class Grade(NamedTuple):
@@ -45,10 +45,17 @@ PROMISES: dict[str, str] = {
     "retries": "Exceptions, time-outs and deaths alike are tried again `retries` times, and meet `on_error`.",
     "own exception": "The user's exception arrives as itself, with cause, context and notes.",
     "random numbers": "With `seed=`, `item_rng()` and the global generators give what (seed, epoch, index) give.",
+    "context": "An item sees the context variables of the loop that asks for it, never those of another.",
     "resumable": "`load_state_dict()` goes on with exactly the next item, wherever the state is from.",
     "shipped once": "The dataset reaches each worker once a run, never with each task.",
     "no guard": 'Lambdas, closures and classes from `__main__` work, without `if __name__ == "__main__":`.',
 }
+
+
+#: How far the promise of contexts is kept in another process that isn't forked for this very loop.
+SENT_CONTEXT = weaker(
+    "a variable travels that a module's global leads to, with a value that can be pickled; others have their defaults"
+)
 
 
 def row(**exceptions: Grade) -> dict[str, Grade]:

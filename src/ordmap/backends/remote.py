@@ -13,10 +13,13 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any, NamedTuple
 
 from ordmap.backends.inputs import TRAVELLING, unpacking
 from ordmap.backends.pool import initializer_failed
+from ordmap.backends.variables import Packed, unpacked
+from ordmap.context import separate
 from ordmap.errors import RemoteError
 from ordmap.generators import borrowed, differ_where_inherited, note_inherited, seeding
 from ordmap.imports import works
@@ -41,7 +44,8 @@ class Rules(NamedTuple):
     """What a run has all its chunks computed by.
 
     ``patience``, ``limit`` and ``seed``: see `ordmap.backends.Job`. ``workers``: how many compute at the same time;
-    ``alone``: whether each of them has a process of its own, and its global generators.
+    ``alone``: whether each of them has a process of its own, and its global generators. ``context``: the variables that
+    items see.
     """
 
     patience: float | None
@@ -49,6 +53,7 @@ class Rules(NamedTuple):
     seed: int | None
     workers: int
     alone: bool
+    context: Context | Packed
 
 
 class Reply(NamedTuple):
@@ -73,11 +78,15 @@ _fault: BaseException | None = None
 #: The number of this worker, where its pool is our own.
 _number: int | None = None
 
+#: Where the initializer of this worker has run, if its pool is our own: what it has set its items see.
+own = Context()
+
 
 def _begin_anew() -> None:
     """After a fork, in the child."""
-    global _number
+    global _number, own
     _number = None
+    own = Context()
     note_inherited()
 
 
@@ -148,11 +157,14 @@ def compute_chunk(  # noqa: PLR0917  an executor's tasks
         compute = unpacking(compute)
     hand = InHand(_number, rules.workers)
     hand.take(keys, label, rules.seed)
+    # The context that this is called in may be another's: of who has forked this worker, or has used its thread before.
+    sent = rules.context
+    context = separate(sent) if isinstance(sent, Context) else separate(unpacked(sent), own)
     if rules.seed is not None and rules.alone and not here:
         with borrowed(hand):
-            outcomes, elapsed = _run(seeding(compute, hand), hand, rules)
+            outcomes, elapsed = context.run(_run, seeding(compute, hand), hand, rules)
     else:
-        outcomes, elapsed = _run(compute, hand, rules)
+        outcomes, elapsed = context.run(_run, compute, hand, rules)
     if here:
         return Reply(outcomes, elapsed, approximate_nbytes(outcomes), worker)
     packed, nbytes = pack(outcomes)

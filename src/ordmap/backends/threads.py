@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from functools import partial
 from itertools import takewhile
 from queue import Empty, SimpleQueue
@@ -17,6 +18,7 @@ from ordmap.backends.pool import POOL_CLOSED, Life, LocalPool, initializer_faile
 from ordmap.backends.promises import refused, row, weaker
 from ordmap.backends.watch import Watch
 from ordmap.chunk import Chunk
+from ordmap.context import separate
 from ordmap.errors import OrdmapError
 from ordmap.item import InHand
 from ordmap.outcome import Answer, approximate_nbytes, run_chunk
@@ -136,35 +138,41 @@ class _Crew:
 
     def _work(self, number: int | None) -> None:
         life, fault = self._life, None
+        own = Context()  # with what the initializer sets
         if life.initializer is not None:
             try:
-                life.initializer(*life.initargs)
+                own.run(life.initializer, *life.initargs)
             except BaseException as error:
                 fault = error
-        self._serve(number, fault)
+        self._serve(number, fault, own)
         if life.finalizer is not None and fault is None:
-            life.finalizer()
+            own.run(life.finalizer)
 
-    def _serve(self, number: int | None, fault: BaseException | None) -> None:
+    def _serve(self, number: int | None, fault: BaseException | None, own: Context) -> None:
         this = threading.current_thread()
         while (task := self.tasks.get()) is not None:
             run, ticket, chunk = task
             self._busy.add(this)
             wanted = True
             try:
-                wanted = run.work(ticket, chunk, fault, this.name, number)
+                context = run.contexts.get(this)
+                if context is None:
+                    context = run.contexts[this] = separate(run.context, own)
+                wanted = context.run(run.work, ticket, chunk, fault, this.name, number)
             except BaseException as error:  # whatever it is, somebody waits for an answer
                 run.give_up(error)
             self._busy.discard(this)
             self._watched.pop(this, None)
             if not wanted:
                 break
-            del task, run, chunk  # an idle thread keeps no dataset or result alive
+            del task, run, chunk, context  # an idle thread keeps no dataset or result alive
 
 
 class _ThreadsRun:
     def __init__(self, job: Job, crew: _Crew, closed: Callable[[_ThreadsRun], None]) -> None:
         self.limit = job.limit
+        self.context = job.context
+        self.contexts: dict[threading.Thread, Context] = {}  # what an item sets its thread's next ones see, as with map
         self._job = job
         self._crew = crew
         self._answers: Inbox[tuple[int, Answer] | BaseException | None] = Inbox()

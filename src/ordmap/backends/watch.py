@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -102,7 +103,10 @@ class Watch:
 def run_in_time(
     compute: Callable[[Any], Any], hand: InHand, patience: float | None, limit: float
 ) -> tuple[list[Any], float]:
-    """Run a chunk in a thread of its own, which is left alone with an item that takes too long. See `run_chunk`."""
+    """Run a chunk in a thread of its own, which is left alone with an item that takes too long. See `run_chunk`.
+
+    It runs in a copy of the present context.
+    """
     watch = Watch(compute, hand, limit)
     ended: SimpleQueue[tuple[list[Any], float] | BaseException | None] = SimpleQueue()
 
@@ -112,7 +116,7 @@ def run_in_time(
         except BaseException as error:  # whatever it is, somebody waits
             ended.put(error)
 
-    thread = threading.Thread(target=run, name="ordmap-item", daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="ordmap-item", daemon=True)
     thread.start()
     while True:
         try:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import overload
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, overload
 
 from ordmap.backends import Job
 from ordmap.backends.forking import Objection, objection_to_fork, refuse_green_threads
 from ordmap.backends.pool import ProcessPool
-from ordmap.backends.promises import row, weaker
-from ordmap.engine.child import Introduction
+from ordmap.backends.promises import SENT_CONTEXT, row, weaker
 from ordmap.engine.fork import Fork
+from ordmap.engine.jobs import parcel_of
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.pool import Crew
 from ordmap.engine.run import EngineRun
 from ordmap.engine.wear import own_memory
-from ordmap.engine.worker import Held
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal, uninterrupted
 
@@ -57,7 +58,11 @@ class Processes(ProcessPool):
         lazy=weaker(
             "where a worker has died, or was recycled, the one in its place inherits the dataset as it is then, not as "
             "it was at the start"
-        )
+        ),
+        context=weaker(
+            "workers that run already, of a pool that is held open, see what travels: variables that a module's global "
+            "leads to, or that were set when they began, with values that can be pickled; others have their defaults"
+        ),
     )
 
     def _prepare(self) -> None:
@@ -123,7 +128,7 @@ class Processes(ProcessPool):
                 crew.start()  # while they begin, the job is pickled
             if job is None:
                 return None
-            return crew.join(job, parcel or _parcel(job, objection.cure), keep=self._static)
+            return crew.join(job, parcel or _parcel(job, cure=objection.cure), keep=self._static)
         except BaseException:
             self._give_up()
             raise
@@ -153,7 +158,7 @@ class Processes(ProcessPool):
             if run is not None:
                 return run
         try:
-            parcel = _parcel(job)
+            parcel = _parcel(job, crew.variables)
         except BackendUnavailableError as error:
             objection = self._objection()
             if objection is None or objection.cure is None:
@@ -189,15 +194,15 @@ class Spawn(Processes):
     """
 
     name = "spawn"
-    promises = row()
+    promises = row(context=SENT_CONTEXT)
 
     def _objection(self) -> Objection | None:
         return Objection("backend='spawn' is asked for", "use backend='processes' or backend='threads'")
 
 
-def _parcel(job: Job, cure: str | None = None) -> Parcel:
+def _parcel(job: Job, inherited: Sequence[ContextVar[Any]] = (), cure: str | None = None) -> Parcel:
     try:
-        return Parcel((Introduction(), *Held.of(job)))
+        return parcel_of(job, inherited)
     except BaseException as error:
         if came_by_a_signal(error):
             raise

@@ -107,6 +107,7 @@ class Fork:
                 crew.jobs.newest,
                 crew.allowance,
                 self.life,
+                crew.variables,
             )
             shared = threading.active_count() > 1
             survey = self._surveyed or self._survey(seat.jobs.values())

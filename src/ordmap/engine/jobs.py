@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
 
 from ordmap.backends import Job
+from ordmap.context import variables
 from ordmap.engine.board import Board
+from ordmap.engine.child import Introduction
 from ordmap.engine.memory import no_stream
-from ordmap.engine.message import FORGET, JOB, NOTICE
+from ordmap.engine.message import FORGET, JOB, NOTICE, RENEW
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.staff import Staff, Worker
-from ordmap.engine.worker import Held
+from ordmap.engine.worker import Held, Sent
 
-__all__ = ["Jobs"]
+__all__ = ["Jobs", "parcel_of"]
 
 
 class Jobs:
@@ -59,16 +64,24 @@ class Jobs:
         alike = (known.patience, known.limit, known.seed) == (job.patience, job.limit, job.seed)
         return number if same and alike else None
 
+    def as_kept(self, job: Job, number: int) -> bool:
+        """Whether a run of the job that is kept can be had by its number: no item of either sees anything else."""
+        return not variables(job.context) and not variables(self.held[number].context)
+
     def forget(self, number: int) -> None:
-        """Have the workers let go of a job that no run needs any more, unless it is kept."""
+        """Have the workers let go of a job that no run needs any more, or of what its items have set if it is kept."""
         if self._kept is not None and self._kept[1] == number:
+            self._tell(RENEW, number)
             return
         self.held.pop(number, None)
         parcel = self._parcels.pop(number, None)
         if parcel is not None:
             parcel.close()
+        self._tell(FORGET, number)
+
+    def _tell(self, kind: int, number: int) -> None:
         for worker in self._staff:
-            worker.notices.put(NOTICE.pack(FORGET, number))
+            worker.notices.put(NOTICE.pack(kind, number))
         self._board.post_bulletin()
 
     def brief(self, worker: Worker) -> None:
@@ -87,3 +100,8 @@ class Jobs:
 
 def _send(worker: Worker, number: int, parcel: Parcel) -> None:
     worker.notices.put(NOTICE.pack(JOB, number), no_stream(os.dup(parcel.file)))
+
+
+def parcel_of(job: Job, inherited: Sequence[ContextVar[Any]], known: int | None = None) -> Parcel:
+    """Return a job as it travels to workers that have inherited these variables; see `Sent.of`."""
+    return Parcel((Introduction(), Sent.of(job, inherited, known)))

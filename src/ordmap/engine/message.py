@@ -6,8 +6,8 @@ be shorter), numbered from ``serial``; or one chunk whose inputs begin at byte `
 long, and whose first index is ``stop`` (-1: the inputs are the indices). One whose inputs lie in a crate is alone in
 its message, with which that goes.
 
-To one worker, on its own channel, *notices*: a job to hold, or a run that is over. From a worker, on its own channel,
-*news*: an answer, or a word on the worker itself. What is long comes in a file.
+To one worker, on its own channel, *notices*: a job to hold, or a run that is over, whose job may be kept for another.
+From a worker, on its own channel, *news*: an answer, or a word on the worker itself. What is long comes in a file.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = [
     "NEWS",
     "NOTICE",
     "PLAIN",
+    "RENEW",
     "SHORT",
     "Order",
     "packed_orders",
@@ -69,7 +70,7 @@ ANSWERS = frozenset({ANSWER, PLAIN})
 
 #: kind, run
 NOTICE = Struct("<BI")
-JOB, FORGET = 1, 2
+JOB, FORGET, RENEW = 1, 2, 3
 
 
 class Order(NamedTuple):

@@ -24,11 +24,13 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from typing import Any, Protocol
 
 from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, Life, initializer_failed
 from ordmap.chunk import Chunk
+from ordmap.context import variables
 from ordmap.engine import channel
 from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.clock import TIMED_OUT
@@ -36,7 +38,7 @@ from ordmap.engine.courtesy import Courtesy
 from ordmap.engine.crates import Crates
 from ordmap.engine.ending import LEAVE, Death, end_gently, end_workers, has_ended, reap
 from ordmap.engine.groups import reap_orphans
-from ordmap.engine.jobs import Jobs
+from ordmap.engine.jobs import Jobs, parcel_of
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_all, close_lost, streams_taken
 from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, KEPT, NEWS, PLAIN
@@ -123,6 +125,7 @@ class Crew:
         self.crates = Crates(max(1 << 26, free_memory() // 4))
         self._launch = launch
         self.size = size
+        self.variables = variables(copy_context()) if launch.inherits else []  # that all workers know
         self._staff = Staff(self._epoll)
         self.jobs = Jobs(self._staff, self.board)
         self._ledger = Ledger(self.board, self.offers, self.taking)
@@ -206,18 +209,22 @@ class Crew:
             return self._joined(number, job)
 
     def join_kept(self, job: Job) -> EngineRun | None:
-        """Begin a run of the job that was kept, if this is the same."""
+        """Begin a run of the job that was kept, if this is the same; what its items see goes to the workers."""
         with self._lock:
-            number = self.jobs.kept(job)
-            return None if number is None else self._joined(number, job)
+            known = self.jobs.kept(job)
+            if known is None or self.jobs.as_kept(job, known):
+                return None if known is None else self._joined(known, job)
+            number = self.jobs.add(job, parcel_of(job, self.variables, known))
+            self._rouse()
+            return self._joined(number, job, known)
 
-    def _joined(self, number: int, job: Job) -> EngineRun:
-        run = EngineRun(self, number, job.limit)
+    def _joined(self, number: int, job: Job, known: int | None = None) -> EngineRun:
+        run = EngineRun(self, number, job.limit, known)
         self.runs.add(run)
         return run
 
     def _forget_job(self, number: int) -> None:
-        if not self.ended and not any(run.number == number for run in self.runs):
+        if not self.ended and not any(number in {run.number, run.known} for run in self.runs):
             self.jobs.forget(number)
 
     def close_run(self, run: EngineRun) -> None:
@@ -254,6 +261,8 @@ class Crew:
             self.runs.discard(run)
             if not self.ended:
                 self._forget_job(run.number)  # first: a worker that takes a chunk from now on sees it
+                if run.known is not None:
+                    self._forget_job(run.known)
                 self._note_strays(run)
                 self._ledger.strike_run(run)
                 for worker in self._staff:

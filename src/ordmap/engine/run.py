@@ -20,11 +20,12 @@ __all__ = ["EngineRun"]
 class EngineRun:
     """A run of the engine; ``number`` says to the workers which job its chunks are for.
 
-    ``limit``: the seconds that an item may take.
+    ``limit``: the seconds that an item may take; ``known``: the number of a job that this one is but for its context.
     """
 
-    def __init__(self, crew: Crew, number: int, limit: float | None) -> None:
+    def __init__(self, crew: Crew, number: int, limit: float | None, known: int | None = None) -> None:
         self.number = number
+        self.known = known
         self.limit = limit
         self.closed = False
         self.fault: OrdmapError | None = None

@@ -25,11 +25,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context, ContextVar
 from typing import Any, NamedTuple, NoReturn
 
 from ordmap.backends import Job, cores, streams
 from ordmap.backends.inputs import TRAVELLING, Pickles, unpacking, unpickling
 from ordmap.backends.pool import Life, refuse_breakpoints
+from ordmap.backends.variables import Packed, packed, unpacked
+from ordmap.context import separate
 from ordmap.engine import blocks, channel
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.board import ITEM, LOADING, TAKEN, Board
@@ -45,6 +48,7 @@ from ordmap.engine.message import (
     BLOCK,
     DROPPED,
     FAULT,
+    FORGET,
     JOB,
     KEPT,
     MOST_ORDERS,
@@ -60,13 +64,14 @@ from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
 from ordmap.engine.reducers import SMALL
 from ordmap.engine.wear import Wear
+from ordmap.errors import RemoteError
 from ordmap.generators import differ, seeding, watch_imports
 from ordmap.imports import begins, works
 from ordmap.item import InHand, current
 from ordmap.outcome import Raised, end_child, pack
 from ordmap.surroundings import settle_warnings
 
-__all__ = ["Held", "Seat", "leashed", "work"]
+__all__ = ["Held", "Seat", "Sent", "leashed", "work"]
 
 #: Exact types that the answer's own pickle carries as they are, by identity: a user's class may have no hash.
 _PLAIN = frozenset(map(id, (bool, int, float, complex, type(None))))
@@ -90,18 +95,39 @@ _RETRY = 0.010
 class Held(NamedTuple):
     """A run's job, at a worker: what to call, and the seconds after which the rest of a chunk is handed back.
 
-    ``limit``: the seconds that an item may take; ``seed``: what gives its random numbers.
+    ``limit``: the seconds that an item may take; ``seed``: what gives its random numbers; ``context``: what it sees of
+    context variables.
     """
 
     compute: Callable[[Any], Any]
     patience: float | None
     limit: float | None
     seed: int | None
+    context: Context
 
     @classmethod
     def of(cls, job: Job) -> Held:
         """Return what a worker needs of a job."""
-        return cls(job.compute, job.patience, job.limit, job.seed)
+        return cls(job.compute, job.patience, job.limit, job.seed, job.context)
+
+
+class Sent(NamedTuple):
+    """A run's job as it travels to workers that run already; ``compute`` may be that of another run, by its number."""
+
+    compute: Callable[[Any], Any] | int
+    patience: float | None
+    limit: float | None
+    seed: int | None
+    context: Packed
+
+    @classmethod
+    def of(cls, job: Job, inherited: Sequence[ContextVar[Any]], known: int | None = None) -> Sent:
+        """Return what is to be pickled of a job, for workers that have inherited these variables.
+
+        ``known``: the number of a run that has the same ``compute``.
+        """
+        compute = job.compute if known is None else known
+        return cls(compute, job.patience, job.limit, job.seed, packed(job.context, inherited))
 
 
 class _Unread(NamedTuple):
@@ -115,7 +141,8 @@ class Seat(NamedTuple):
 
     ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last
     run whose job is among them. ``allowance``: how many blocks, of how many bytes, it may have. ``leash`` is the end
-    of a channel that nobody writes to, and that breaks with the caller's death.
+    of a channel that nobody writes to, and that breaks with the caller's death. ``variables``: context variables that
+    it has inherited, by number.
     """
 
     number: int
@@ -130,6 +157,7 @@ class Seat(NamedTuple):
     newest: int
     allowance: tuple[int, int]
     life: Life
+    variables: Sequence[ContextVar[Any]] = ()
 
 
 def leashed(leash: socket.socket) -> None:
@@ -152,7 +180,7 @@ def work(seat: Seat) -> NoReturn:
     """Be a worker, to the end of this process."""
     code = 1
     try:
-        code = _Worker(seat).serve()
+        code = Context().run(_Worker(seat).serve)  # that of who has forked it may be another request's
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -209,6 +237,8 @@ class _Worker:
         self._results = seat.results
         self._jobs: dict[int, Held | _Unread | None] = dict(seat.jobs)
         self._newest = seat.newest
+        self._own = Context()  # what the initializer has set
+        self._contexts: dict[int, Context] = {}  # of the jobs that items were computed of
         self._arena = blocks.current = Arena(seat.board, seat.number, *seat.allowance)
         self._outbox = channel.Outbox(seat.results)
         self._clock = Clock(seat.last_words, self._row)
@@ -218,7 +248,6 @@ class _Worker:
         self._crate: Opened | None = None  # what the inputs in hand lie in
         self._is_seeded = False  # the last chunk was
         self._has_seeded = False
-        current.set(self._hand)
         self._pending: deque[Order] = deque()
         self._pending_since = 0.0
         self._waited = 0.0  # seconds, for the last chunk
@@ -230,6 +259,7 @@ class _Worker:
 
     def serve(self) -> int:
         """Compute what comes, until the caller wants no more or this worker has done enough. Return the exit code."""
+        current.set(self._hand)
         arm(self)
         life = self._seat.life
         if life.finalizer is not None:
@@ -252,7 +282,7 @@ class _Worker:
                 self._ending = True
                 self._put_down()
                 if life.finalizer is not None and not _forked:
-                    life.finalizer()
+                    self._own.run(life.finalizer)
         return 0 if self._told is None else -self._told
 
     def _be_told(self, number: int, _: object) -> None:
@@ -277,7 +307,7 @@ class _Worker:
         fault: BaseException | None = None
         if life.initializer is not None:
             try:
-                life.initializer(*life.initargs)
+                self._own.run(life.initializer, *life.initargs)
             except BaseException as error:
                 fault = error
         self._seat.last_words.pass_on()
@@ -409,24 +439,28 @@ class _Worker:
         if kind == JOB:
             self._jobs[run] = _Unread(-1 if file is None else file)
         else:
-            job = self._jobs.pop(run, None)
+            self._contexts.pop(run, None)
+            job = self._jobs.pop(run, None) if kind == FORGET else None
             if isinstance(job, _Unread) and job.file >= 0:
                 os.close(job.file)
         return True
 
     def _job(self, order: Order) -> Held | None:
         """Return the job of an order; ``None``: its run is over, or it can't be had, which the caller knows."""
-        run = order.run
-        while run > self._newest:
+        while order.run > self._newest:
             self._read_notice(wait=True)  # it was sent before the task, but maybe not yet taken by this channel
+        return self._known(order.run)
+
+    def _known(self, run: int) -> Held | None:
+        """Return the job of a run, unpacked; see `_job`."""
         job = self._jobs.get(run)
         if isinstance(job, _Unread):
             self._row[1] = LOADING
             try:
                 if job.file < 0:
                     raise OSError(errno.EMFILE, "the worker may have no more files open")
-                _, *held = unpacked_parcel(job.file)
-                job = Held(*held)
+                _, sent = unpacked_parcel(job.file)
+                job = self._held(sent)
                 settle_warnings()
             except BaseException as error:
                 job = None
@@ -434,6 +468,25 @@ class _Worker:
             self._jobs[run] = job
             self._seat.last_words.tell_of_crashes()  # whatever a module has made of it that was imported
         return job
+
+    def _held(self, sent: Sent) -> Held:
+        """Return a job that has come."""
+        compute = sent.compute
+        if isinstance(compute, int):
+            known = self._known(compute)
+            if known is None:
+                raise RemoteError("the dataset that this run shares with another can't be had")
+            compute = known.compute
+        context = unpacked(sent.context, self._seat.variables)
+        return Held(compute, sent.patience, sent.limit, sent.seed, context)
+
+    def _context(self, run: int, job: Held) -> Context:
+        """Return the context of a run's items here: what one sets, the next ones see, as with `map`."""
+        context = self._contexts.get(run)
+        if context is None:
+            context = self._contexts[run] = separate(job.context, self._own)
+            context.run(current.set, self._hand)
+        return context
 
     # Items
 
@@ -447,6 +500,10 @@ class _Worker:
         if job is None:
             self._leave_undone(order)
             return
+        self._context(order.run, job).run(self._compute, order, job)
+
+    def _compute(self, order: Order, job: Held) -> None:
+        row = self._row
         compute, keys = self._inputs(order, job)
         outcomes = self._hand.take(keys, order.label, job.seed)
         nbytes = 0
