@@ -1,7 +1,6 @@
 """eventlet: The program is patched by `eventlet.monkey_patch()`, and the loop is in a green thread.
 
 Write: as it is
-Reported: eventlet/eventlet#210
 """
 
 import warnings

@@ -1,7 +1,7 @@
 """gevent: The program is patched by `gevent.monkey.patch_all()`, and the loop is in a greenlet.
 
 Write: as it is
-Reported: gevent/gevent#993
+Reported: gevent/gevent#2008
 """
 
 from gevent import monkey

@@ -1,7 +1,6 @@
 """rich: Items print by the console that draws the live progress bar around the loop.
 
 Write: as it is; what forked workers print goes past the bar
-Reported: Textualize/rich#1530
 """
 
 import sys

@@ -1,7 +1,6 @@
 """rich: A live progress bar is drawn around the loop, by a thread that has the console's lock now and then.
 
 Write: as it is
-Reported: Textualize/rich#1530
 """
 
 import io

@@ -1,7 +1,6 @@
 """Python: `multiprocessing.set_start_method("spawn")` stands before the loop.
 
 Write: as it is
-Reported: pytorch/pytorch#3492
 """
 
 import multiprocessing

@@ -1,7 +1,6 @@
 """tqdm: A bar counts the items, and its monitor thread runs.
 
 Write: as it is, or `progress=True`
-Reported: tqdm/tqdm#627
 """
 
 import io

@@ -1,7 +1,6 @@
 """matplotlib: A figure is saved before the loop (backend Agg), and one by each item.
 
 Write: as it is, with a `Figure` of the item's own: `pyplot` is not for threads
-Reported: matplotlib/matplotlib#20067
 """
 
 import io

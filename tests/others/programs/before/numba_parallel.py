@@ -1,7 +1,7 @@
 """numba: A function with `parallel=True` has run before the loop, and each item runs it.
 
 Write: as it is
-Reported: numba/numba#5973
+Reported: numba/numba#7872
 """
 
 import sys

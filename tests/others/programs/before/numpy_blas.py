@@ -1,7 +1,6 @@
 """numpy: Large matrices are multiplied before the loop, and by each item.
 
 Write: as it is; a worker computes with one thread of its own
-Reported: numpy/numpy#654
 """
 
 import sys

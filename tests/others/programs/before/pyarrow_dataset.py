@@ -1,7 +1,7 @@
 """pyarrow: A dataset of Parquet files is scanned before the loop, and by each item.
 
 Write: as it is
-Reported: apache/arrow#33520
+Reported: apache/arrow#1946
 """
 
 import sys

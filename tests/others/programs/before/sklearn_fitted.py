@@ -1,7 +1,6 @@
 """scikit-learn: A histogram gradient boosting (OpenMP) is fitted before the loop, and each item predicts.
 
 Write: as it is
-Reported: scikit-learn/scikit-learn#15667
 """
 
 import sys

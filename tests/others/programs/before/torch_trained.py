@@ -1,7 +1,6 @@
 """torch: A network is trained with two threads before the loop, and each item predicts.
 
 Write: as it is
-Reported: pytorch/pytorch#17199
 """
 
 import sys

@@ -1,7 +1,6 @@
 """Python: Items log by a `QueueHandler` to a `QueueListener` of the caller's, over a `multiprocessing.Queue`.
 
 Write: as it is with forked workers and threads; for fresh interpreters, a manager's queue
-Reported: docs.python.org, logging cookbook
 """
 
 import logging

@@ -2,7 +2,6 @@
 
 Write: as it is with processes; in threads, `os.pread` or a lock; fresh interpreters open it themselves
 Not threads: they share the position of the file, in any pool
-Reported: pytorch/pytorch#33296
 """
 
 import sys

@@ -1,7 +1,6 @@
 """django: The caller has asked SQLite by the ORM before the loop, and each item asks it.
 
 Write: as it is with SQLite; a server's connection is opened in the worker: begin the workers before the first query
-Reported: django ticket 20562
 """
 
 import sys

@@ -1,7 +1,6 @@
 """fsspec, aiohttp: Each item asks `fsspec.filesystem` for the HTTP file system; the caller has used it, too.
 
 Write: as it is
-Reported: fsspec/filesystem_spec: 'This class is not fork-safe'
 """
 
 import sys

@@ -1,7 +1,7 @@
 """h5py: The dataset opens the file in the process that first reads from it.
 
 Write: as it is
-Reported: pytorch/pytorch#11929
+Reported: pytorch/pytorch#11887
 """
 
 import os

@@ -1,7 +1,6 @@
 """httpx: The function holds a client whose connection is kept alive, and each item gets a page by it.
 
 Write: with processes, a client for each worker; threads may share one
-Reported: encode/httpx discussion 2056
 """
 
 import sys

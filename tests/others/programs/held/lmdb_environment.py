@@ -1,7 +1,7 @@
 """lmdb: The dataset holds an open environment, and each item reads from it.
 
 Write: open it on first use in the worker, as in the next row
-Reported: pytorch/vision#619
+Reported: pytorch/vision#689
 """
 
 import sys

@@ -2,7 +2,6 @@
 
 Write: as it is with processes; else open it in the item
 Not threads: they share the page that the image is at, in any pool
-Reported: python-pillow/Pillow#4537
 """
 
 import sys

@@ -1,7 +1,6 @@
 """sqlalchemy: The dataset holds an engine whose pool has a connection, and each item asks it.
 
 Write: an engine for each worker, or `initializer=engine.dispose, initargs=(False,)` for forked ones
-Reported: sqlalchemy/sqlalchemy docs, 'Using Connection Pools with Multiprocessing'
 """
 
 import sys

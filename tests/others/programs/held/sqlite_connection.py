@@ -1,7 +1,6 @@
 """Python: The dataset holds a connection of `sqlite3`, and each item asks it.
 
 Write: a connection for each worker and thread, as in the next row
-Reported: python/cpython sqlite3 and fork; sqlite.org/howtocorrupt
 """
 
 import sqlite3

@@ -1,7 +1,7 @@
 """zarr: The dataset holds an array that was opened and read in the caller; each item reads a row.
 
 Write: as it is
-Reported: zarr-developers/zarr-python#2729
+Reported: scverse/anndata#2021
 """
 
 import sys

@@ -1,7 +1,6 @@
 """Python: The dataset holds a `ZipFile` that was opened once, and each item reads a member.
 
 Write: as it is with processes and threads; fresh interpreters open it themselves
-Reported: python/cpython zipfile and fork
 """
 
 import sys

@@ -1,7 +1,6 @@
 """imageio-ffmpeg: Each item runs ffmpeg, which would read from a terminal, and reads its output from a pipe.
 
 Write: as it is
-Reported: kkroening/ffmpeg-python#108
 """
 
 import subprocess

@@ -1,7 +1,6 @@
 """joblib: Each item runs a `Parallel` of two processes of its own.
 
 Write: as it is; threads of joblib's (`prefer="threads"`) are enough where the workers share the cores already
-Reported: joblib/joblib#893
 """
 
 import sys

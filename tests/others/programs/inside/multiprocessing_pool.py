@@ -1,7 +1,6 @@
 """Python: Each item runs a `multiprocessing.Pool` of its own, by the start method `spawn`.
 
 Write: as it is
-Reported: bpo-5402: 'daemonic processes are not allowed to have children'
 """
 
 import multiprocessing

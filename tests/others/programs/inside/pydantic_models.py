@@ -1,7 +1,6 @@
 """pydantic: Each item gives a model that the script defines.
 
 Write: as it is
-Reported: pydantic/pydantic#6763
 """
 
 import sys
