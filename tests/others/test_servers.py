@@ -67,6 +67,8 @@ class Server:
             self.port = free.getsockname()[1]
         self.connections: list[http.client.HTTPConnection] = []
         self.log = folder / "log"
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
         program, *arguments = shlex.split(command.replace("8000", str(self.port)))
         start = [sys.executable] if program == "python" else [sys.executable, "-m", program]
         with self.log.open("wb") as log:
@@ -77,6 +79,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=os.environ | {"TMPDIR": str(self.temporary)},
             )
 
     def __enter__(self) -> Server:
@@ -119,6 +122,7 @@ class Server:
         while (left := members(self.process.pid)) and time.monotonic() < give_up:
             time.sleep(0.02)
         assert not left
+        assert how == signal.SIGKILL or not os.listdir(self.temporary)
         with socket.create_server(("127.0.0.1", self.port)):  # nothing listens there
             pass
 

@@ -1,6 +1,6 @@
 """rich: Items print by the console that draws the live progress bar around the loop.
 
-Write: as it is; what forked workers print goes past the bar
+Write: as it is; in fresh interpreters, a console that the item makes
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Python: Items log by a `QueueHandler` to a `QueueListener` of the caller's, over a `multiprocessing.Queue`.
 
-Write: as it is with forked workers and threads; for fresh interpreters, a manager's queue
+Write: as it is; fresh interpreters can't be sent such a queue, and take a manager's
 """
 
 import logging

@@ -1,6 +1,6 @@
 """fsspec, aiohttp: The dataset holds an HTTP file system that the caller has used, and each item reads a file.
 
-Write: with forked workers, make it in the item (`fsspec.filesystem` keeps one for each process)
+Write: as it is
 """
 
 import sys

@@ -1,6 +1,6 @@
 """h5py: The dataset holds an open file, and each item reads a row.
 
-Write: open it on first use in the worker, as in the next row
+Write: as it is; fresh interpreters open it themselves, as in the next row
 Reported: h5py/h5py#934
 """
 

@@ -1,6 +1,6 @@
 """httpx: The function holds a client whose connection is kept alive, and each item gets a page by it.
 
-Write: with processes, a client for each worker; threads may share one
+Write: as it is; fresh interpreters make one themselves, as in the row of requests
 """
 
 import sys

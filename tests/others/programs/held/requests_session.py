@@ -1,6 +1,6 @@
 """requests: The function holds a session whose connection is kept alive, and each item gets a page by it.
 
-Write: a session for each worker, as in the next row
+Write: as it is with processes; in threads, a session for each, as in the next row
 Not threads: whether one session may be used by several is not promised by requests
 Reported: psf/requests#4323
 """

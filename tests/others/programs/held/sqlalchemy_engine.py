@@ -1,6 +1,6 @@
 """sqlalchemy: The dataset holds an engine whose pool has a connection, and each item asks it.
 
-Write: an engine for each worker, or `initializer=engine.dispose, initargs=(False,)` for forked ones
+Write: make it on first use in the worker, as the connection in the row above
 """
 
 import sys

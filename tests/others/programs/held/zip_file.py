@@ -1,6 +1,6 @@
 """Python: The dataset holds a `ZipFile` that was opened once, and each item reads a member.
 
-Write: as it is with processes and threads; fresh interpreters open it themselves
+Write: as it is; fresh interpreters open it themselves
 """
 
 import sys
