@@ -22,7 +22,7 @@ def predicted(i):
 
 
 wanted = [predicted(i) for i in range(6)]
-trainer = threading.Thread(target=lightgbm.train, args=({"verbose": -1, "num_threads": 2}, data, 200))
+trainer = threading.Thread(target=lightgbm.train, args=({"verbose": -1, "num_threads": 2}, data, 50))
 trainer.start()
 assert list(ordered_map(predicted, range(6), workers=2, backend=sys.argv[1])) == wanted
 trainer.join()

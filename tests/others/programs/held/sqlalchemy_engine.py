@@ -1,6 +1,6 @@
 """sqlalchemy: The dataset holds an engine whose pool has a connection, and each item asks it.
 
-Write: make it on first use in the worker, as the connection in the row above
+Write: make it on first use in the worker, as `sqlite_connection_of_the_worker` does
 """
 
 import sys
