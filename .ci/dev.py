@@ -3,7 +3,9 @@
 
 python3 .ci/dev.py demo [ARGS…]   set up .venv, and run `ordmap demo ARGS`
 python3 .ci/dev.py test [ARGS…]   set up .venv with what the tests need, and run `pytest ARGS`, a process for each core
-python3 .ci/dev.py test-torch     set up .venv with PyTorch as well, and run the tests that need it
+python3 .ci/dev.py test-others [ARGS…]
+                                  set up .venv with other libraries and servers, and run the tests beside them
+python3 .ci/dev.py test-torch     set up .venv with these and PyTorch, and run the tests that need it
 python3 .ci/dev.py check          lint, types and docs
 
 The package is built and installed from its wheel, not linked to: what the tests see is what is shipped. It is
@@ -53,14 +55,24 @@ def main(arguments: list[str]) -> int:
     if command == "test":
         set_up(["test"])
         return last([str(PYTHON), "-m", "pytest", "-n", "logical", "--maxprocesses", "4", *rest])
+    if command == "test-others":
+        set_up(["test", "others"])
+        named = any("tests/others" in argument for argument in rest)
+        chosen = [] if named else ["tests/others", *(f"--ignore={path}" for path in with_torch())]
+        return last([str(PYTHON), "-m", "pytest", "-n", "logical", "--maxprocesses", "4", *chosen, *rest])
     if command == "test-torch" and not rest:
-        set_up(["test", "torch"])
-        return last([str(PYTHON), "-m", "pytest", "tests/test_torch.py"])
+        set_up(["test", "others", "torch"])
+        return last([str(PYTHON), "-m", "pytest", "tests/test_torch.py", *with_torch()])
     if command == "check" and not rest:
         set_up(["test", "lint", "docs"])
         return check()
     print(__doc__, file=sys.stdout if command in {"-h", "--help"} else sys.stderr)
     return 0 if command in {"-h", "--help"} else 2
+
+
+def with_torch() -> list[str]:
+    """Return the tests beside other libraries that need PyTorch as well: their names say so."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "others").glob("test_torch*.py"))
 
 
 def check() -> int:

@@ -1,4 +1,7 @@
-"""README and docs: every block of Python runs, as a script of a user's; the table of promises is the code's."""
+"""README and docs: every block of Python runs, as a script of a user's; the table of promises is the code's.
+
+A block with a title is a file of an application, whose framework these tests have not: `others/test_servers.py` runs it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,14 @@ SOURCE = Path(ordmap.__file__).parent
 START = "<!-- table -->\n"
 
 
-@pytest.mark.parametrize("example", list(find_examples(str(ROOT / "README.md"), str(ROOT / "docs"))), ids=str)
+EXAMPLES = [
+    example
+    for example in find_examples(str(ROOT / "README.md"), str(ROOT / "docs"))
+    if "title" not in example.prefix_settings()
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
 def test_a_block_of_python_runs_as_a_script(example: CodeExample, script):
     if example.prefix in {"python", "py"}:
         path = script(example.source)
