@@ -28,6 +28,7 @@ FLOORS = [
         "shuffle",
         "sizes",
         "surroundings",
+        "telling",
         "unwarned",
     },
     {"by_value", "chunk", "context", "imports", "marks", "pulling", "rng"},

@@ -5,11 +5,12 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from ordmap.errors import BackendUnavailableError
+from ordmap.telling import warn
 
 __all__ = ["Objection", "objection_to_fork", "refuse_green_threads"]
 
@@ -35,6 +36,9 @@ _CURE = (
     "multiprocessing.set_start_method() asks for fresh interpreters: have each worker make for itself what can't be "
     "pickled (by initializer=, or on first use), use backend='threads', or ask for 'fork'"
 )
+
+#: Modules whose native threads, which a fork lacks and waits for, have no names of their own, and since which version.
+_UNNAMED = {"zarrs": ("zarrs", 0), "av": ("PyAV", 19)}
 
 _told: set[str] = set()
 
@@ -64,7 +68,7 @@ class Objection(NamedTuple):
     def _tell(self, what: str) -> None:
         if what + self.reason not in _told:
             _told.add(what + self.reason)
-            warnings.warn(f"{self.reason}: {what}", RuntimeWarning, stacklevel=3)
+            warn(f"{self.reason}: {what}")
 
 
 def objection_to_fork() -> Objection | None:
@@ -101,6 +105,9 @@ def _running() -> str | None:
         return None  # not on this system
     for python in threading.enumerate():
         threads.pop(python.native_id or 0, None)
+    for module, (whose, since) in _UNNAMED.items():
+        if threads and module in sys.modules and _version(sys.modules[module]) >= since:
+            return whose
     for task in threads.values():
         try:
             name = (task / "comm").read_text(encoding="utf-8", errors="replace")
@@ -110,6 +117,12 @@ def _running() -> str | None:
             if name.startswith(beginning):
                 return whose
     return None
+
+
+def _version(module: ModuleType) -> int:
+    """Return the first number of a module's version; of one that has none, 0."""
+    first = str(getattr(module, "__version__", "")).partition(".")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 def refuse_green_threads(backend: str) -> None:

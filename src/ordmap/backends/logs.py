@@ -15,8 +15,9 @@ import queue
 import socket
 import sys
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from ordmap.telling import warn
 
 if TYPE_CHECKING:
     import logging
@@ -25,6 +26,7 @@ __all__ = ["Logs", "note", "take_over"]
 
 _STREAMS = ("stdout", "stderr", "__stdout__", "__stderr__")
 _NUMBERS = (1, 2)
+
 #: The place of what doesn't travel: a handler that does nothing, so that records don't go where there is none.
 _NONE = -1
 
@@ -110,11 +112,9 @@ class _Parts:
         try:
             self.pickled.append(_pickled(part))
         except Exception as error:
-            warnings.warn(
+            warn(
                 f"{part!r} of your logging can't travel to fresh interpreters, where items log without it "
-                f"({type(error).__name__}: {error}): add it there by initializer=",
-                RuntimeWarning,
-                stacklevel=2,
+                f"({type(error).__name__}: {error}): add it there by initializer="
             )
             return _NONE
         return len(self.pickled) - 1
@@ -212,7 +212,7 @@ def _unpickled(pickled: bytes) -> Any:
     try:
         part = pickle.loads(pickled)
     except Exception as error:
-        warnings.warn(f"a part of the caller's logging can't be had here: {error!r}", RuntimeWarning, stacklevel=2)
+        warn(f"a part of the caller's logging can't be had here: {error!r}")
         return None
     if isinstance(part, logging.Handler):  # what its constructor does, beside setting attributes
         part.createLock()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import opcode
 import os
 import types
 from collections import deque
@@ -62,6 +63,9 @@ _CONTAINERS: tuple[tuple[type, Callable[[Any], Iterable[tuple[object, object]]]]
 _ENTRIES = frozenset({"__getitem__", "__call__"})
 
 
+_LOAD_GLOBAL, _LOAD_NAME, _EXTENDED_ARG = map(opcode.opmap.get, ("LOAD_GLOBAL", "LOAD_NAME", "EXTENDED_ARG"))
+
+
 class Reached:
     """An object and the way to it; ``used``: code that was read names each step of the way that is an attribute.
 
@@ -112,12 +116,12 @@ def _name(thing: object) -> str:
         return _name(thing.func)  # type: ignore[attr-defined]
     if kind is types.MethodType:
         return _name(thing.__self__)  # type: ignore[attr-defined]
-    if kind in _NAMED:
+    if id(kind) in _NAMED:
         return thing.__qualname__  # type: ignore[attr-defined, no-any-return]
     return kind.__qualname__
 
 
-_NAMED = (types.FunctionType, types.BuiltinFunctionType, type)
+_NAMED = frozenset(map(id, (types.FunctionType, types.BuiltinFunctionType, type)))
 
 
 def _steps(one: Reached, breadth: int) -> Iterator[Reached]:
@@ -152,10 +156,10 @@ def _steps_of_container(one: Reached, elements: Iterable[tuple[object, object]],
         return  # another thread changes it
     for key, value in some:
         if id(type(value)) not in _LEAVES or (type(value) is int and len(some) <= _PAIR):
-            yield Reached(value, f"[{key!r}]" if type(key) in _KEYS else "[…]", one, one.names)
+            yield Reached(value, f"[{key!r}]" if id(type(key)) in _KEYS else "[…]", one, one.names)
 
 
-_KEYS = (int, str)
+_KEYS = frozenset(map(id, (int, str)))
 
 
 def _steps_of_class(one: Reached, kind: type) -> Iterator[Reached]:
@@ -192,7 +196,7 @@ def _read(
                 value = own[name]
                 if type(value) is property:
                     value = value.fget
-                elif type(value) in _METHODS:
+                elif id(type(value)) in _METHODS:
                     value = value.__func__
                 if type(value) is types.FunctionType and _is_own(value.__code__.co_filename):
                     names |= _names(value.__code__)
@@ -202,7 +206,7 @@ def _read(
     return frozenset(names), methods, values
 
 
-_METHODS = (staticmethod, classmethod)
+_METHODS = frozenset(map(id, (staticmethod, classmethod)))
 
 
 def _attributes(thing: object) -> Iterator[tuple[str, object]]:
@@ -245,7 +249,7 @@ def _steps_of_code(one: Reached, function: types.FunctionType) -> Iterator[Reach
     names = _names(function.__code__)
     passed = one.names | names
     there = function.__globals__
-    for name in names & there.keys():
+    for name in _globals(function.__code__) & there.keys():
         value = there[name]
         if type(value) is types.ModuleType:
             module = vars(value)
@@ -259,6 +263,22 @@ def _steps_of_code(one: Reached, function: types.FunctionType) -> Iterator[Reach
 def _leads_on(value: object) -> bool:
     """Whether this is of interest: a whole number may be a descriptor."""
     return type(value) is int or id(type(value)) not in _LEAVES
+
+
+@functools.lru_cache(256)
+def _globals(code: types.CodeType) -> frozenset[str]:
+    """Return the names that some code looks up among its globals; `_names` has those of attributes, too."""
+    inner = [_globals(const) for const in code.co_consts if isinstance(const, types.CodeType)]
+    found = set()
+    extended = 0
+    for operation, argument in zip(code.co_code[::2], code.co_code[1::2], strict=True):
+        whole = extended | argument
+        if operation == _LOAD_GLOBAL:
+            found.add(code.co_names[whole >> 1])
+        elif operation == _LOAD_NAME:  # in the body of a class
+            found.add(code.co_names[whole])
+        extended = whole << 8 if operation == _EXTENDED_ARG else 0
+    return frozenset(found).union(*inner)
 
 
 @functools.lru_cache(256)

@@ -12,12 +12,12 @@ import os
 import socket
 import stat
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from ordmap.backends.reach import Reached, file_of, reached
+from ordmap.telling import warn
 
 __all__ = ["Shared", "reconnects"]
 
@@ -118,11 +118,9 @@ class Shared:
             return
         found = ", ".join(f"{one} ({what})" for one, what in self._found[:3])
         more = f" and {len(self._found) - 3} more" if len(self._found) > 3 else ""  # noqa: PLR2004  as above
-        warnings.warn(
+        warn(
             f"forked workers would share with this process what one alone may use: {found}{more}. Open it in each "
-            "worker: in a function that the backend gets as initializer=, or on first use in the item",
-            RuntimeWarning,
-            stacklevel=_user_s_level(),
+            "worker: in a function that the backend gets as initializer=, or on first use in the item"
         )
 
 
@@ -175,14 +173,3 @@ def _remake(thing: object) -> None:
 
 
 _remade: list[object] = []
-
-
-def _user_s_level() -> int:
-    """Return the ``stacklevel`` of a warning of the caller's: that of the first frame outside of this package."""
-    passed = {__name__.partition(".")[0], "contextlib"}
-    level = 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in passed:
-        frame = frame.f_back
-        level += 1
-    return level

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ordmap.engine.board import Board
+from ordmap.telling import warn
 
 if TYPE_CHECKING:
     from ordmap.engine.staff import Worker
@@ -92,7 +92,7 @@ class Vigil:
             )
         if said is not None:
             self._told.add(worker)
-            warnings.warn(f"worker {worker.name} {said}", RuntimeWarning, stacklevel=2)
+            warn(f"worker {worker.name} {said}")
 
 
 def _end_overdue(worker: Worker, at: tuple[int, int], late: float) -> None:
