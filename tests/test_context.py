@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import types
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextvars import ContextVar
 from multiprocessing import get_context
@@ -484,3 +485,21 @@ def test_a_context_is_not_separated_for_nothing():
     context.run(plain.set, [1])
     assert separate(context)[plain] is context[plain]
     assert sys.modules["decimal"] is decimal
+
+
+def test_the_search_for_a_variable_asks_no_object_what_it_is(tmp_path, monkeypatch):
+    """Some modules have objects that warn, or import more, where they are asked for their class or attributes."""
+
+    class Touchy:
+        def __getattribute__(self, name):
+            raise AssertionError(f"asked for {name}")
+
+    class Hidden:
+        variable = contextvars.ContextVar("hidden")
+
+    module = types.ModuleType("touchy_module")
+    vars(module).update(touchy=Touchy(), hidden=Hidden)
+    monkeypatch.setitem(sys.modules, "touchy_module", module)
+    context = contextvars.Context()
+    context.run(Hidden.variable.set, 1)
+    assert packed(context)[0][:2] == ("hidden", [("touchy_module", "hidden", "variable")])

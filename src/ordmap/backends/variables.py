@@ -11,10 +11,10 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import Context, ContextVar
 from functools import reduce
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 from ordmap.context import variables
@@ -119,8 +119,8 @@ def _places(variable: ContextVar[Any]) -> list[tuple[str, ...]]:
 
 def _modules() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType):
-            yield name, vars(module)
+        if issubclass(type(module), ModuleType):
+            yield name, ModuleType.__getattribute__(module, "__dict__")
 
 
 def _globals(variable: ContextVar[Any]) -> Iterator[tuple[str, ...]]:
@@ -139,17 +139,25 @@ def _attributes(variable: ContextVar[Any]) -> Iterator[tuple[str, ...]]:
     seen: set[int] = set()
     for module, names in _modules():
         for name, value in list(names.items()):
-            if id(value) in seen or isinstance(value, _PLAIN):
+            if id(value) in seen or issubclass(type(value), _PLAIN):
                 continue
             seen.add(id(value))
-            try:
-                inside = value if type(value) is dict else vars(value)
-                for attribute, one in list(inside.items()):
-                    if one is variable and type(attribute) is str:
-                        yield module, name, attribute
-            except Exception as error:  # an object's own ways
-                if came_by_a_signal(error):
-                    raise
+            for attribute, one in list(_inside(value).items()):
+                if one is variable and type(attribute) is str:
+                    yield module, name, attribute
+
+
+def _inside(value: Any) -> Mapping[Any, Any]:
+    """Return the attributes of an object without its own ways to say them, which may warn, or import what is large."""
+    kind = type(value)  # not isinstance(), which asks the object, too
+    if kind is dict:
+        return value  # type: ignore[no-any-return]
+    look = type if issubclass(kind, type) else object
+    try:
+        inside = look.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return inside if type(inside) in {dict, MappingProxyType} else {}
 
 
 # Variables that only their library's C code has in hand
