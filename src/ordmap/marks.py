@@ -26,7 +26,7 @@ def mark_classes() -> None:
             if id(kind) not in found:
                 found[id(kind)] = kind
                 pending.append(kind)
-    spaces = _Spaces()
+    spaces = _Spaces(_standard)
     # Nearly all of the thousand classes that there are fail these tests, at a tenth of a microsecond each.
     unnamed = [
         kind
@@ -54,7 +54,13 @@ class _Spaces(dict[object, Mapping[str, object] | None]):
 
     def __missing__(self, module: object) -> Mapping[str, object] | None:
         self[module] = space = _space(module)
+        if space is None:
+            _standard[module] = None
         return space
+
+
+#: Modules of the standard library that were met, which stay so.
+_standard: dict[object, Mapping[str, object] | None] = {}
 
 
 def _space(module: object) -> Mapping[str, object] | None:

@@ -11,9 +11,10 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 
-__all__ = ["environment", "limit", "loaded"]
+__all__ = ["environment", "limit", "limited_for_forks", "loaded"]
 
 #: What the runtimes read when they are loaded.
 _VARIABLES = (
@@ -29,16 +30,17 @@ _VARIABLES = (
 #: A library that may be one of them, as a line of ``/proc/self/maps`` ends. Wheels bring their own, under longer names.
 _RUNTIME = re.compile(rb" (/[^\n]*/lib[^\n/]*(?:blas|blis|mkl_rt|omp)[^\n/]*\.so[^\n/]*)\n")
 
-#: What sets their numbers. OpenBLAS has its functions under a name for each of its makers.
-_SETTERS = (
-    "omp_set_num_threads",
-    "MKL_Set_Num_Threads",
-    "bli_thread_set_num_threads",
-    "openblas_set_num_threads",
-    "openblas_set_num_threads64_",
-    "scipy_openblas_set_num_threads",
-    "scipy_openblas_set_num_threads64_",
+#: What sets their numbers.
+_SETTERS = ("omp_set_num_threads", "MKL_Set_Num_Threads", "bli_thread_set_num_threads")
+
+#: OpenBLAS has its functions under a name for each of its makers, and shows its own number, or doesn't. To call it in a
+#: fork has its threads start again, to be idle, which takes longer than all else that a worker begins with.
+_OPENBLAS = tuple(
+    (f"{maker}openblas_set_num_threads{size}", f"{maker}openblas_get_num_threads{size}")
+    for maker in ("", "scipy_")
+    for size in ("", "64_")
 )
+_OPENBLAS_NUMBER = "blas_cpu_number"
 
 
 def environment(threads: int | None) -> Mapping[str, str]:
@@ -57,9 +59,40 @@ def limit(threads: int | None) -> None:
         for name in _SETTERS:
             if hasattr(library, name):
                 getattr(library, name)(threads)
+        _limit_openblas(library, threads)
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):  # it is imported, wholly
         torch.set_num_threads(threads)
+
+
+def _limit_openblas(library: ctypes.CDLL, threads: int) -> None:
+    if hasattr(library, _OPENBLAS_NUMBER):
+        ctypes.c_int.in_dll(library, _OPENBLAS_NUMBER).value = threads
+        return
+    for setter, getter in _OPENBLAS:
+        if hasattr(library, setter) and getattr(library, getter)() != threads:
+            getattr(library, setter)(threads)
+
+
+@contextlib.contextmanager
+def limited_for_forks(threads: int | None) -> Iterator[None]:
+    """Have what is forked in here begin with so many threads of OpenBLAS's, where Python has one thread here.
+
+    Here the call costs next to nothing, and no other thread could compute meanwhile.
+    """
+    changed = []
+    if threads is not None and threading.active_count() == 1:
+        for library in loaded():
+            if not hasattr(library, _OPENBLAS_NUMBER):
+                changed += [(library, names) for names in _OPENBLAS if hasattr(library, names[0])]
+    before = [getattr(library, getter)() for library, (_, getter) in changed]
+    try:
+        for library, (setter, _) in changed:
+            getattr(library, setter)(threads)
+        yield
+    finally:
+        for (library, (setter, _)), number in zip(changed, before, strict=True):
+            getattr(library, setter)(number)
 
 
 #: The runtimes that were found last, and how many modules were imported then.

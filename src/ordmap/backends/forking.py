@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import _thread
+import os
 import sys
 import threading
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from ordmap.errors import BackendUnavailableError
+from ordmap.resources import read_text
 from ordmap.telling import warn
 
 __all__ = ["Objection", "objection_to_fork", "refuse_green_threads"]
@@ -98,9 +99,9 @@ def objection_to_fork() -> Objection | None:
 
 def _running() -> str | None:
     """Return the runtime of which there are threads here."""
-    tasks = Path("/proc/self/task")
+    tasks = "/proc/self/task"
     try:
-        threads = {int(task.name): task for task in tasks.iterdir()}
+        threads = {int(task): f"{tasks}/{task}/comm" for task in os.listdir(tasks)}  # noqa: PTH208  pathlib is heavy
     except OSError:
         return None  # not on this system
     for python in threading.enumerate():
@@ -110,7 +111,7 @@ def _running() -> str | None:
             return whose
     for task in threads.values():
         try:
-            name = (task / "comm").read_text(encoding="utf-8", errors="replace")
+            name = read_text(task)
         except OSError:  # it has just ended
             continue
         for beginning, whose in _RUNTIMES.items():

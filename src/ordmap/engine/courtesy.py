@@ -9,7 +9,8 @@ not wait for a core.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+from ordmap.resources import read_text
 
 __all__ = ["Courtesy"]
 
@@ -49,4 +50,4 @@ class Courtesy:
 
 def _may_kill() -> bool:
     """Whether system calls are filtered here, as in many a container: some filters kill whoever asks for this one."""
-    return "\nSeccomp:\t2" in Path("/proc/self/status").read_text(encoding="utf-8")
+    return "\nSeccomp:\t2" in read_text("/proc/self/status")

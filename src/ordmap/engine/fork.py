@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# What `signal` wraps: that makes an enum of each of 64 numbers, which takes a quarter of a millisecond.
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import os
 import select
@@ -12,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ordmap.backends import Job, streams
+from ordmap.backends import Job, cores, streams
 from ordmap.backends.pool import Life
 from ordmap.backends.sharing import Shared
 from ordmap.engine import channel
@@ -113,7 +115,7 @@ class Fork:
             survey = self._surveyed or self._survey(seat.jobs.values())
             self._teams.let_go()
             self._others.settle([*survey.roots, sys.stdout, sys.stderr])
-            with tracker_kept() as tracker:
+            with tracker_kept() as tracker, cores.limited_for_forks(self.life.threads):
                 legacy = _Legacy(ours, crew.first + number, tracker, self._teams, self._others, survey, shared)
                 _fork_worker(seat, legacy, started.pids, recorded=recorded)
             pid = started.pids[0]
@@ -206,7 +208,7 @@ def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
         # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`
+        _signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`
         disown()
         become_child(legacy.place, Parent.here()._replace(pid=os.getppid()), seat.leash.fileno())
         outlive_workers(seat.leash.fileno(), legacy.tracker)

@@ -12,8 +12,9 @@ import errno
 import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ordmap.resources import read_text
 
 if TYPE_CHECKING:
     from ordmap.engine.staff import Worker
@@ -56,7 +57,7 @@ def _signal_members(group: int, number: int) -> None:
     """Signal the members of a group whose leader is reaped, until there are no new ones."""
     told: set[int] = set()
     while True:
-        processes = {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()}
+        processes = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208  pathlib is heavy
         members = {pid for pid in processes - told if _group_of(pid) == group}
         # While there are members the number can't be a new process's: one that has it leads a group of its own.
         if not members or group in processes:
@@ -75,7 +76,7 @@ def _signal_members(group: int, number: int) -> None:
 def _group_of(pid: int) -> int | None:
     """Return the group of a process; ``None``: it is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        stat = read_text(f"/proc/{pid}/stat")
     except OSError:
         return None
     return int(stat.rpartition(")")[2].split()[2])

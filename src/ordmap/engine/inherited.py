@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 
@@ -48,7 +49,7 @@ class Estate:
         self._places: dict[int, int] = {}
         self._kept: AbstractSet[int | None] = frozenset()
         self._standard = {_identity(file) for file in _STANDARD}
-        streams = False
+        streams: set[int] = set()
         own = channel.numbers()  # a dup() of one is looked at, and no stream
         for file in _open_files():
             if file in own:
@@ -56,9 +57,12 @@ class Estate:
             try:
                 self._places[file] = os.lseek(file, 0, os.SEEK_CUR)
             except OSError:
-                streams = streams or (file not in _STANDARD and _is_stream(file))
+                if file not in _STANDARD and _is_stream(file):
+                    streams.add(file)
         if streams:
-            self._kept = frozenset(used_streams(roots, self._local))
+            self._kept = frozenset(used_streams(roots, streams, self._local))
+        # Where no other thread opens or closes files meanwhile, this process looks, once for all its workers.
+        self._found = self._sorted() if threading.active_count() == 1 else None
 
     @staticmethod
     def _local() -> Iterator[int]:
@@ -67,8 +71,9 @@ class Estate:
 
     def settle(self) -> None:
         """In the child: let go of what is the caller's alone."""
-        files, streams, epolls = self._sorted()  # all, before any is opened: the numbers of those are not the caller's
-        locked = _locked_inodes()
+        # All, before any is opened: the numbers of those are not the caller's.
+        files, streams, epolls = self._sorted() if self._found is None else self._found
+        locked = _locked_inodes() if files else None
         for file, inode in files.items():
             self._reopen(file, may_be_locked=locked is None or inode in locked)
         with contextlib.ExitStack() as ends:

@@ -121,8 +121,9 @@ class Crew:
     def _begin(self, size: int, launch: Launch, lock: threading.RLock, idle: float) -> None:
         self.process = os.getpid()
         self.runs: set[EngineRun] = set()
-        self.allowance = _allowance(size)
-        self.crates = Crates(max(1 << 26, free_memory() // 4))
+        free = free_memory()
+        self.allowance = _allowance(size, free)
+        self.crates = Crates(max(1 << 26, free // 4))
         self._launch = launch
         self.size = size
         self.variables = variables(copy_context()) if launch.inherits else []  # that all workers know
@@ -744,12 +745,12 @@ def _most_in_a_row(death: Death) -> int:
     return _KILLS if death.code == -signal.SIGKILL else _DEATHS
 
 
-def _allowance(workers: int) -> tuple[int, int]:
+def _allowance(workers: int, free: int) -> tuple[int, int]:
     """Return how many blocks a worker may have, and of how many bytes: a part of what this process can still get.
 
     A pool may use up half of what is left. What goes beyond is copied.
     """
-    return max(2, room() // 2 // workers), max(1 << 26, free_memory() // 2 // workers)
+    return max(2, room() // 2 // workers), max(1 << 26, free // 2 // workers)
 
 
 def _read_eventfd(file: int) -> None:

@@ -13,7 +13,6 @@ import functools
 import os
 import select
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -107,6 +106,8 @@ def _start_in_a_group(util: Any) -> None:
     def spawnv_passfds(path: Any, args: Sequence[Any], passfds: Sequence[int]) -> int:
         if _COMMAND not in os.fsdecode(args[-1]):
             return int(start(path, args, passfds))
+        import subprocess  # most workers have no tracker
+
         process = subprocess.Popen(  # noqa: S603  what the standard library would run
             args,
             executable=path,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from ordmap.backends.reach import file_of, reached
@@ -20,10 +21,13 @@ _LOOKS = 5000
 _BREADTH = 64
 
 
-def used_streams(roots: Iterable[object], local: Callable[[], Iterable[int]]) -> Iterator[int | None]:
+def used_streams(
+    roots: Iterable[object], streams: AbstractSet[int], local: Callable[[], Iterable[int]]
+) -> Iterator[int | None]:
     """Yield the descriptors that the roots reach, and multiprocessing's own; among others, and ``None``.
 
-    A bare number counts where no program's pipe has it. ``local`` gives all pipes and Unix sockets.
+    ``streams`` are those that are open; a bare number counts where no program's pipe has it. ``local`` gives all pipes
+    and Unix sockets.
     """
     if gc.get_freeze_count() and "multiprocessing.connection" in sys.modules:
         yield from local()  # which of them are in frozen connections can't be told
@@ -31,15 +35,13 @@ def used_streams(roots: Iterable[object], local: Callable[[], Iterable[int]]) ->
         yield file_of(connection)
     for module, owner, name in _OF_MULTIPROCESSING:
         yield getattr(getattr(sys.modules.get(module), owner, None), name, None)
-    programs_pipes = {
-        file_of(stream)
-        for program in _instances("subprocess", "Popen")
-        for stream in (program.stdin, program.stdout, program.stderr)
-    }
+    numbers: AbstractSet[int] | None = None
     for one in reached([*roots, *_belongings_of_the_process()], _LOOKS, _BREADTH):
         if type(one.thing) is int:
-            if one.thing not in programs_pipes:
-                yield one.thing
+            if one.thing in streams:
+                if numbers is None:
+                    numbers = streams - set(_programs_pipes())
+                yield from numbers & {one.thing}
         elif reconnects(type(one.thing)):
             one.ends = True
         else:
@@ -51,6 +53,11 @@ _OF_MULTIPROCESSING = (
     ("multiprocessing.resource_tracker", "_resource_tracker", "_fd"),
     ("multiprocessing.forkserver", "_forkserver", "_forkserver_alive_fd"),
 )
+
+
+def _programs_pipes() -> Iterator[int | None]:
+    for program in _instances("subprocess", "Popen"):
+        yield from map(file_of, (program.stdin, program.stdout, program.stderr))
 
 
 def _instances(module: str, name: str) -> Iterator[Any]:

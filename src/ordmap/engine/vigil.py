@@ -8,13 +8,14 @@ are seen from outside: by the board, and by what the kernel says of the process.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ordmap.engine.board import Board
+from ordmap.resources import read_text
 from ordmap.telling import warn
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Vigil:
         self._seen: dict[Worker, _Sight] = {}
         self._told: set[Worker] = set()
         self._has_told = False
-        self.due = 0.0  # when to look next, by `time.monotonic`
+        self.due = time.monotonic() + _PERIOD  # when to look next, by `time.monotonic`
 
     def look(self, workers: Iterable[Worker]) -> None:
         """End what is overdue, and say once of a worker that it seems to wait for ever."""
@@ -112,8 +113,8 @@ def _used(pid: int) -> int:
     """Return the nanoseconds of cores that the threads of a process have used."""
     used = 0
     try:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            used += int((thread / "schedstat").read_bytes().split()[0])
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  pathlib takes longer to import than all this
+            used += int(read_text(f"/proc/{pid}/task/{thread}/schedstat").split()[0])
     except OSError:  # it has just ended, or the kernel keeps no such account
         return time.monotonic_ns()  # as if it worked
     return used
@@ -121,6 +122,6 @@ def _used(pid: int) -> int:
 
 def _is_stopped(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] in {b"T", b"t"}
+        return read_text(f"/proc/{pid}/stat").rpartition(") ")[2][:1] in {"T", "t"}
     except OSError:  # it has just ended
         return False
