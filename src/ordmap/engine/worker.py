@@ -69,7 +69,6 @@ from ordmap.generators import differ, seeding, watch_imports
 from ordmap.imports import begins, works
 from ordmap.item import InHand, current
 from ordmap.outcome import Raised, end_child, pack
-from ordmap.surroundings import settle_warnings
 
 __all__ = ["Held", "Seat", "Sent", "leashed", "work"]
 
@@ -461,7 +460,7 @@ class _Worker:
                     raise OSError(errno.EMFILE, "the worker may have no more files open")
                 _, sent = unpacked_parcel(job.file)
                 job = self._held(sent)
-                settle_warnings()
+                _settle_warnings()
             except BaseException as error:
                 job = None
                 self._report_fault(run, error)
@@ -653,6 +652,13 @@ class _Worker:
     def _report_fault(self, run: int, error: BaseException) -> None:
         packed, _ = pack([Raised(error)])
         self._outbox.put(*_letter(NEWS.pack(FAULT, run, 0.0, 0), pickle.dumps(packed[0], pickle.HIGHEST_PROTOCOL)))
+
+
+def _settle_warnings() -> None:
+    """Have the caller's filters of warnings also for what was imported with a job, in a fresh interpreter."""
+    surroundings = sys.modules.get("ordmap.surroundings")
+    if surroundings is not None:
+        surroundings.settle_warnings()
 
 
 def _close_crate(order: Order) -> None:
