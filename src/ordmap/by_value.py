@@ -60,7 +60,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         if type(value) is TypeVar:
             return cloudpickle._make_typevar, cloudpickle._decompose_typevar(value)
         if name in SCRIPT:
-            return cloudpickle.subimport, ("__main__",)  # that of whoever opens this
+            return cloudpickle.subimport, ("__main__",)  # that of the process that opens this
         state = {name: one for name, one in vars(value).items() if name != "__builtins__"}
         return cloudpickle.dynamic_subimport, (name, state)
 

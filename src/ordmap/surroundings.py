@@ -18,7 +18,7 @@ _Filter = tuple[str, Any, tuple[str, str], Any, int]
 
 
 class Surroundings(NamedTuple):
-    """What the interpreter was told to do, by whoever."""
+    """What the interpreter was told to do, by its command line or by the program."""
 
     path: list[Any]
     argv: list[str]

@@ -60,7 +60,7 @@ class Logs(NamedTuple):
 
 
 def note() -> Logs | None:
-    """Return how ``logging`` is configured; ``None``: nobody has."""
+    """Return how ``logging`` is configured; ``None``: the program has not configured it."""
     logging = sys.modules.get("logging")
     if logging is None or not hasattr(logging, "root"):  # another thread is importing it
         return None
@@ -108,7 +108,7 @@ class _Parts:
 
     def _place_of_new(self, part: Any) -> int:
         if isinstance(getattr(part, "stream", None), io.StringIO):
-            return _NONE  # nobody but its own process could read it
+            return _NONE  # its own process alone could read it
         try:
             self.pickled.append(_pickled(part))
         except Exception as error:

@@ -37,7 +37,7 @@ def settle() -> None:
         for flush_one in _flushes:
             flush_one()
     except Exception:
-        _flushes.clear()  # the item has closed one, or nobody reads any more
+        _flushes.clear()  # the item has closed one, or no process reads any more
 
 
 def begin(*, inherited: bool) -> None:

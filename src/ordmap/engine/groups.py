@@ -32,7 +32,7 @@ _PATIENCE, _GLANCE = 1.0, 0.001
 
 
 def signal_group(worker: Worker, number: int) -> None:
-    """Signal a worker and what its items have launched, as far as it is there: nobody else, whoever has reaped it."""
+    """Signal a worker and what its items have launched, as far as it is there, and no other process."""
     try:
         signal.pidfd_send_signal(worker.pidfd, number, None, _PROCESS_GROUP)
     except (ProcessLookupError, PermissionError):

@@ -161,7 +161,7 @@ def _is_local(file: int) -> bool:
 
 
 def _locked_inodes() -> AbstractSet[int] | None:
-    """Return which files are locked by whoever has them open (``flock``); ``None``: this system doesn't say."""
+    """Return which files are locked by a process that has them open (``flock``); ``None``: this system doesn't say."""
     try:
         lines = _content("/proc/locks").splitlines()
     except OSError:

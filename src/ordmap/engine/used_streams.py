@@ -48,7 +48,7 @@ def used_streams(
             yield file_of(one.thing)
 
 
-#: Where the standard library keeps the pipes by which its helpers know that somebody needs them.
+#: Where the standard library keeps the pipes by which its helpers know that a process needs them.
 _OF_MULTIPROCESSING = (
     ("multiprocessing.resource_tracker", "_resource_tracker", "_fd"),
     ("multiprocessing.forkserver", "_forkserver", "_forkserver_alive_fd"),

@@ -140,7 +140,7 @@ class Seat(NamedTuple):
 
     ``offers`` is the caller's end of the task channel, for giving back what others could do; ``newest`` is the last
     run whose job is among them. ``allowance``: how many blocks, of how many bytes, it may have. ``leash`` is the end
-    of a channel that nobody writes to, and that breaks with the caller's death. ``variables``: context variables that
+    of a channel that carries nothing, and that breaks with the caller's death. ``variables``: context variables that
     it has inherited, by number.
     """
 
@@ -369,7 +369,7 @@ class _Worker:
         """Leave, since there was no task for so long, unless one has come by now: then return that."""
         self._board.take_leave(self._number)
         self._board.some_away = True
-        # In this order: whoever sends a task looks there after that, so one of the two sees the other.
+        # In this order: the caller sends a task and looks there after that, so one of the two sees the other.
         received = channel.receive(self._tasks, wait=False)
         if received is None:
             self._stop()
