@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from cloudpickle import cloudpickle
 
+from ordmap import places
 from ordmap.names import SCRIPT, give_name, importable, names_here
 
 __all__ = ["dumps", "make_whole"]
@@ -33,8 +35,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 
     def reducer_override(self, value: Any) -> Any:
         """Be called for everything but containers, numbers and texts."""
-        reduced = super().reducer_override(value)
         kind = type(value)  # what isinstance() asks may be a lie
+        if kind is ContextVar:
+            return places.reduced(value)
+        reduced = super().reducer_override(value)
         if issubclass(kind, type):
             return self._with_name(value, reduced)
         if kind in _NAMED and reduced is NotImplemented:

@@ -18,6 +18,7 @@ from ordmap.context import captured
 from ordmap.dropping import close_dropped, close_run
 from ordmap.errors import CheckpointError, OrdmapError
 from ordmap.indices import Source
+from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
 from ordmap.policy import Failure, OnError, stand_in
@@ -79,7 +80,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
     ``len()`` is the number of items to come, where it is known, those that will be skipped included; the object itself
     is always true.
 
-    Attention: an iterator belongs to the process that made it; after an ``os.fork()`` the child must make its own.
+    Attention: an iterator belongs to the process that made it; after an ``os.fork()`` the child must make its own. What
+    a signal's handler raises within ``next()``, Ctrl-C above all, ends it; the following ``next()`` says so.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -96,6 +98,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         self._awaiting: list[Callable[[], object]] = []  # tells who awaits something that it is closed
         self._process = os.getpid()
         self._closed = False
+        self._cut_short: str | None = None  # what a signal's handler raised within a step, which has ended this
         self._waited = 0.0
 
     def __reduce__(self) -> NoReturn:
@@ -205,6 +208,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         thread that waits in ``next()`` gets ``StopIteration``.
         """
         self._closed = True
+        self._cut_short = None
         self._ready = []
         if self._window is not None:
             self._window.withdraw()
@@ -322,7 +326,10 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
             if isinstance(error, OrdmapError) and error.index is None and self._window is not None:
                 error.index = self._window.first_missing()
             self._inside = None
+            cut_short = not self._closed and came_by_a_signal(error)
             self.close()
+            if cut_short:
+                self._cut_short = type(error).__name__
             raise
 
     def _by_now(self) -> Any:
@@ -357,6 +364,11 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
             else:
                 return given
         self._ready, self._at_hand = [], iter(())  # those of a call which `close` has overtaken
+        if self._cut_short is not None:  # the program goes on, and is not to take this for the end of the items
+            raise OrdmapError(
+                f"this iterator was ended by the {self._cut_short} that a signal's handler raised within next(): go on "
+                "with another, by load_state_dict(iterator.state_dict())"
+            )
         return _END
 
     def _let_go(self) -> None:

@@ -11,6 +11,8 @@ import threading
 import warnings
 from typing import Any, NamedTuple
 
+from ordmap.signalled import handled, leave_to_caller
+
 __all__ = ["Surroundings", "settle_warnings"]
 
 #: A filter of warnings, with its category by name: to import a whole library for one that may never warn is too much.
@@ -31,6 +33,7 @@ class Surroundings(NamedTuple):
     no_bytecode: bool
     bytecode_folder: str | None
     locale: str | None
+    handled_signals: list[int]
 
     @classmethod
     def here(cls) -> Surroundings:
@@ -47,6 +50,7 @@ class Surroundings(NamedTuple):
             sys.dont_write_bytecode,
             sys.pycache_prefix,
             _locale(),
+            handled(),
         )
 
     def take_on(self) -> None:
@@ -61,6 +65,7 @@ class Surroundings(NamedTuple):
         sys.pycache_prefix = self.bytecode_folder
         if self.locale != _locale():
             _locale(self.locale)
+        leave_to_caller(self.handled_signals)
         warnings.defaultaction = self.default_action  # type: ignore[attr-defined]
         warnings.filters[:] = []  # type: ignore[index]
         _callers[:] = self.filters

@@ -47,7 +47,7 @@ def begin(*, inherited: bool) -> None:
     """
     if inherited:
         with io.FileIO(os.devnull, "r+") as null:
-            for stream in _standard():
+            for stream in (*_standard(), *_of_logs()):
                 with contextlib.suppress(Exception):  # it is closed, or detached, or stands on something odd
                     _empty(stream, null)
     _flushes.clear()
@@ -70,6 +70,12 @@ def _standard() -> list[Any]:
     """Return the standard streams, each once: a program may have put anything in their places."""
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     return list({id(stream): stream for stream in streams if stream is not None}.values())
+
+
+def _of_logs() -> list[Any]:
+    """Return the streams that the handlers of `logging` write to, by which any item may write."""
+    handlers = getattr(sys.modules.get("logging"), "_handlerList", ())
+    return [getattr(reference(), "stream", None) for reference in list(handlers)]
 
 
 def _empty(stream: Any, null: io.FileIO) -> None:

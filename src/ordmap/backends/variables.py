@@ -1,25 +1,24 @@
 """A context on its way to another process, which is not forked from this one by now.
 
 A context variable can't be pickled: each process has its own. So it goes as the place where both sides find it: its
-number among those that a worker has inherited, or a module's global, or what such a global has as an attribute. Each
-value is pickled by itself. What has no such place, or can't be pickled, is left out: an item sees the variable's
-default then, and never what was set in another context.
+number among those that a worker has inherited, or as `ordmap.places` says. Each value is pickled by itself. What can't
+be found there, or can't be pickled, is left out: an item sees the variable's default then, and never what was set in
+another context.
 """
 
 from __future__ import annotations
 
-import importlib
 import pickle
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextvars import Context, ContextVar
-from functools import reduce
-from types import BuiltinFunctionType, FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 from ordmap.context import variables
 from ordmap.interrupts import came_by_a_signal
+from ordmap.names import SCRIPT
 from ordmap.outcome import serialise
+from ordmap.places import found_at, places_of
 
 __all__ = ["Packed", "packed", "unpacked"]
 
@@ -28,15 +27,6 @@ _Place = int | tuple[str, ...]
 
 #: A context on its way: the name of each variable, its places, and the pickle of its value.
 Packed = list[tuple[str, list[_Place], bytes]]
-
-#: Places of a variable that are told of: a module that imports it is one, and may not be imported by the other side.
-_MOST_PLACES = 8
-
-#: Modules that are other ones in each process.
-_PROGRAM = ("__main__", "__mp_main__")
-
-#: What was found of each variable, and how many modules there were then.
-_found: dict[ContextVar[Any], tuple[int, list[tuple[str, ...]]]] = {}
 
 
 def packed(context: Context, inherited: Sequence[ContextVar[Any]] = ()) -> Packed:
@@ -50,13 +40,12 @@ def packed(context: Context, inherited: Sequence[ContextVar[Any]] = ()) -> Packe
             place, value = special
             places = [place]
         else:
-            places = [number for number, one in enumerate(inherited) if one is variable] or [*_places(variable)]
-        if places:
-            try:
-                sent.append((variable.name, places, serialise(value)))
-            except BaseException as error:  # a user's __reduce__ may raise anything
-                if came_by_a_signal(error):
-                    raise
+            places = [number for number, one in enumerate(inherited) if one is variable] or [*places_of(variable)]
+        try:
+            sent.append((variable.name, places, serialise(value)))
+        except BaseException as error:  # a user's __reduce__ may raise anything
+            if came_by_a_signal(error):
+                raise
     return sent
 
 
@@ -84,10 +73,10 @@ def _target(name: str, places: Sequence[_Place], inherited: Sequence[ContextVar[
         return inherited[places[0]]
     paths = [place for place in places if isinstance(place, tuple)]
     for module, *attributes in sorted(paths, key=lambda path: path[0] not in sys.modules):
+        if module not in sys.modules and module in SCRIPT:
+            continue
         try:
-            if module not in sys.modules and module in _PROGRAM:
-                continue
-            found = reduce(_part, attributes, importlib.import_module(module))
+            found = found_at(module, *attributes)
         except Exception as error:
             if came_by_a_signal(error):
                 raise
@@ -95,69 +84,6 @@ def _target(name: str, places: Sequence[_Place], inherited: Sequence[ContextVar[
         if (module, *attributes) in _SETTERS or (isinstance(found, ContextVar) and found.name == name):
             return found
     return None
-
-
-def _part(whole: Any, name: str) -> Any:
-    return whole[name] if type(whole) is dict else vars(whole)[name]
-
-
-# Where a variable is
-
-
-def _places(variable: ContextVar[Any]) -> list[tuple[str, ...]]:
-    """Return the places of a variable that another process may know; the program's own come last."""
-    modules = len(sys.modules)
-    known = _found.get(variable)
-    if known is None or (not known[1] and known[0] != modules):
-        places = [path for _, path in zip(range(_MOST_PLACES), _globals(variable), strict=False)]
-        if not places:
-            places = [path for _, path in zip(range(_MOST_PLACES), _attributes(variable), strict=False)]
-        places.sort(key=lambda path: path[0] in _PROGRAM)
-        known = _found[variable] = modules, places
-    return known[1]
-
-
-def _modules() -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, module in list(sys.modules.items()):
-        if issubclass(type(module), ModuleType):
-            yield name, ModuleType.__getattribute__(module, "__dict__")
-
-
-def _globals(variable: ContextVar[Any]) -> Iterator[tuple[str, ...]]:
-    for module, names in _modules():
-        for name, value in list(names.items()):
-            if value is variable:
-                yield module, name
-
-
-#: What has no variables of its own.
-_PLAIN = (ModuleType, FunctionType, BuiltinFunctionType)
-
-
-def _attributes(variable: ContextVar[Any]) -> Iterator[tuple[str, ...]]:
-    """Look at the attributes of classes and other objects that are globals, and into dictionaries."""
-    seen: set[int] = set()
-    for module, names in _modules():
-        for name, value in list(names.items()):
-            if id(value) in seen or issubclass(type(value), _PLAIN):
-                continue
-            seen.add(id(value))
-            for attribute, one in list(_inside(value).items()):
-                if one is variable and type(attribute) is str:
-                    yield module, name, attribute
-
-
-def _inside(value: Any) -> Mapping[Any, Any]:
-    """Return the attributes of an object without its own ways to say them, which may warn, or import what is large."""
-    kind = type(value)  # not isinstance(), which asks the object, too
-    if kind is dict:
-        return value  # type: ignore[no-any-return]
-    look = type if issubclass(kind, type) else object
-    try:
-        inside = look.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return {}
-    return inside if type(inside) in {dict, MappingProxyType} else {}
 
 
 # Variables that only their library's C code has in hand

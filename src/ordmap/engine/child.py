@@ -81,9 +81,7 @@ def _enter(process: Any, *, parent: Parent, sentinel: int) -> None:
 class Introduction:
     """Tells a worker, before it unpickles what comes behind this, what `multiprocessing` knows of its caller by now."""
 
-    expected: ClassVar[tuple[int, int] | None] = (
-        None  # until a worker meets its caller: its number and leash
-    )
+    expected: ClassVar[tuple[int, int] | None] = None  # until a worker meets its caller: its number and leash
 
     def __init__(self) -> None:
         self._parent = Parent.here()

@@ -34,6 +34,7 @@ from ordmap.generators import begin_in_fork
 from ordmap.imports import refuse_workers_in_imports
 from ordmap.marks import mark_classes
 from ordmap.shielded import give_way, hearing, noted
+from ordmap.signalled import handled, leave_to_caller
 from ordmap.unwarned import fork
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
         # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        leave_to_caller(handled())
         _signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`
         disown()
         become_child(legacy.place, Parent.here()._replace(pid=os.getppid()), seat.leash.fileno())

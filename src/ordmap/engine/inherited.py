@@ -72,7 +72,7 @@ class Estate:
     def settle(self) -> None:
         """In the child: let go of what is the caller's alone."""
         # All, before any is opened: the numbers of those are not the caller's.
-        files, streams, epolls = self._sorted() if self._found is None else self._found
+        files, streams, epolls = self._sorted() if self._found is None else _still_open(*self._found)
         locked = _locked_inodes() if files else None
         for file, inode in files.items():
             self._reopen(file, may_be_locked=locked is None or inode in locked)
@@ -122,6 +122,17 @@ class Estate:
             return
         finally:
             os.close(other)
+
+
+def _still_open(
+    files: dict[int, int], streams: dict[int, int], epolls: list[int]
+) -> tuple[dict[int, int], dict[int, int], list[int]]:
+    """Return those that no hook at the fork has closed, as ours do with other pools' files."""
+    return (
+        {file: inode for file, inode in files.items() if _identity(file) is not None},
+        {file: kind for file, kind in streams.items() if _identity(file) is not None},
+        [file for file in epolls if _identity(file) is not None],
+    )
 
 
 def _open_files() -> list[int]:
