@@ -1040,10 +1040,9 @@ def test_a_fork_of_the_whole_program_leaves_the_pool_to_the_caller():
                 with pytest.raises(Exception, match="fork"):
                     next(results)
                 results.close()
-                with pytest.raises(OrdmapError, match="make a new one here"):
-                    next(ordered_imap(Items(10, lambda i: -i), backend=pool))
+                own = list(ordered_imap(Items(10, lambda i: -i), backend=pool)) == [-i for i in range(10)]
                 pool.close()
-                inner = list(ordered_imap(Items(10, lambda i: -i), 2)) == [-i for i in range(10)]
+                inner = own and list(ordered_imap(Items(10, lambda i: -i), 2)) == [-i for i in range(10)]
                 del results
                 gc.collect()
                 code = 0 if inner else 2

@@ -47,9 +47,9 @@ def close_dropped(dropped: Closable, process: int) -> None:
     try:
         with postponed(_is_dropping, dropped):
             close_run(dropped, process)
-    except BaseException as error:  # of a handler that was called at the very edge of this
+    except BaseException as error:  # of a handler that was called at the very edge of this, or of another thread
         with contextlib.suppress(RuntimeError):  # the program ends
-            _thread.start_new_thread(dropped.close, ())
+            _thread.start_new_thread(_close_in_thread, (dropped,))
             if isinstance(error, KeyboardInterrupt):
                 _thread.start_new_thread(send_later, ([signal.SIGINT], _is_dropping, dropped))
                 return

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ordmap.item import InHand
 from ordmap.rng import key_of, word_of
+from ordmap.shielded import passes
 from ordmap.unwarned import fork
 
 if TYPE_CHECKING:
@@ -117,9 +118,8 @@ class _Numpy:
 
     def trace(self) -> Any:
         lock = self._random.mtrand._rand._bit_generator.lock
-        if not lock.acquire(blocking=False):
+        if not passes(lock, False):
             return None
-        lock.release()
         return pickle.dumps(self.save())
 
 

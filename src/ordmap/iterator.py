@@ -23,6 +23,7 @@ from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
 from ordmap.policy import Failure, OnError, stand_in
 from ordmap.relay import Relay
+from ordmap.shielded import noted
 from ordmap.window import LATER, Window
 
 __all__ = ["OrderedIterator", "Settings", "Stats"]
@@ -334,14 +335,19 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
 
     def _by_now(self) -> Any:
         """Return the next outcome, ``_END``, or `LATER`: without workers an item is computed here and now."""
-        if self._inside == threading.get_ident() or not self._lock.acquire(blocking=False):
-            return LATER  # another thread is inside, and may wait there
+        if self._inside == threading.get_ident():
+            return LATER
+        taken: list[bool] = []
         try:
+            noted(taken, self._lock.acquire, False)
+            if taken == [False]:
+                return LATER  # another thread is inside, and may wait there
             if self._window is None and not self._closed:
                 self._loop = _loop_to_wait_on()
             return self._alone(lambda: self._next(wait=not self._settings.backend.workers))
         finally:
-            self._lock.release()
+            if taken == [True]:
+                self._lock.release()
 
     def _next(self, *, wait: bool = True) -> Any:
         """Return the next outcome, or ``_END``; the only place where anything is waited for."""
@@ -374,12 +380,17 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
     def _let_go(self) -> None:
         """Have a closed window hold nothing, unless a thread is inside: then that does it on its way out."""
         while self._closed and self._window is not None and not self._window.closed:
-            if self._inside == threading.get_ident() or not self._lock.acquire(blocking=False):
+            if self._inside == threading.get_ident():
                 return
+            taken: list[bool] = []
             try:
+                noted(taken, self._lock.acquire, False)
+                if taken == [False]:
+                    return
                 self._window.close()
             finally:
-                self._lock.release()
+                if taken == [True]:
+                    self._lock.release()
 
     def _opened(self) -> Window:
         """Return the window, beginning the run if this is the first time."""

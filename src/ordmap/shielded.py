@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import starmap
 from typing import Any, TypeVar
 
-__all__ = ["give_way", "hearing", "noted", "shielded"]
+__all__ = ["give_way", "hearing", "noted", "passes", "shielded"]
 
 T = TypeVar("T")
 
@@ -23,6 +23,17 @@ T = TypeVar("T")
 def noted(made: list[T], make: Callable[..., T], *args: object) -> None:
     """Call a function and put what it returns into a list: one call of C's, so that nothing comes in between."""
     made.extend(starmap(make, (args,)))
+
+
+def passes(lock: Any, *how: object) -> bool:
+    """Take a lock and give it back at once; ``False``: it can't be had in the way that ``acquire`` is told."""
+    taken: list[bool] = []
+    try:
+        noted(taken, lock.acquire, *how)
+        return taken == [True]
+    finally:
+        if taken == [True]:
+            lock.release()
 
 
 def give_way() -> None:
@@ -34,10 +45,10 @@ def give_way() -> None:
         time.sleep(0)
 
 
-def shielded(make: Callable[[], T], undo: Callable[[T], object]) -> T:
+def shielded(make: Callable[[], T], undo: Callable[[T], object] = lambda _: None) -> T:
     """Return what a function makes, in a short thread of its own; undo it where an exception keeps it from the caller.
 
-    The main thread makes it itself.
+    The main thread makes it itself. The function may not wait for a lock that its caller has.
     """
     if _is_main():
         return make()
@@ -67,7 +78,9 @@ def shielded(make: Callable[[], T], undo: Callable[[T], object]) -> T:
         finally:
             if begun:
                 done.acquire()
-    except BaseException:
+    except BaseException as error:
+        if not begun and type(error) is RuntimeError:
+            return make()  # there can be no more threads
         for one in made:
             undo(one)
         raise

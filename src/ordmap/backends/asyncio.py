@@ -120,9 +120,9 @@ class Asyncio(LocalPool):
                 self._crews.pop(loop, None)
 
     def _end(self) -> None:
-        crews, self._crews = self._crews, {}
-        for crew in crews.values():
-            crew.leave()
+        for loop, crew in list(self._crews.items()):
+            crew.leave()  # first: what an exception cuts short is done when the run is closed again
+            self._crews.pop(loop, None)
 
 
 class _Crew:

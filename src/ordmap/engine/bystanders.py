@@ -18,6 +18,7 @@ from importlib import _bootstrap
 from typing import Any
 
 from ordmap.backends.reach import reached
+from ordmap.shielded import passes
 
 __all__ = ["Bystanders"]
 
@@ -69,8 +70,7 @@ class Bystanders:
             self._locks = list(_locks_within(roots))
         for lock in self._locks:
             began = time.monotonic()
-            if lock.acquire(timeout=max(0.0, self._patience)):
-                lock.release()
+            passes(lock, True, max(0.0, self._patience))
             self._patience -= time.monotonic() - began
 
     def begin_in_fork(self) -> None:

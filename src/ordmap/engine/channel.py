@@ -9,11 +9,13 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import starmap
 
 from ordmap.engine.memory import Weak, new_file, no_stream
 from ordmap.shielded import noted
@@ -203,6 +205,12 @@ class Outbox:
             self._waiting.append((message, file, owned))
         elif file is not None and owned:
             os.close(file)
+
+    def put_copy(self, message: bytes, file: int) -> None:
+        """Do the same with a descriptor that its giver may close at once."""
+        if self._waiting or not send(self._end, message, file):
+            copies = starmap(fcntl.fcntl, ((file, fcntl.F_DUPFD_CLOEXEC, 3),))  # no standard stream's number
+            self._waiting.extend(zip((message,), copies, (True,), strict=True))  # one call of C's, see `noted`
 
     def flush(self) -> bool:
         """Send what there is room for; ``True``: nothing waits any more."""

@@ -30,6 +30,7 @@ from ordmap.engine.blocks import rounded
 from ordmap.engine.memory import Memory
 from ordmap.errors import OrdmapError
 from ordmap.outcome import Pickled
+from ordmap.shielded import noted
 
 __all__ = ["Boxed", "Crate", "Crates", "Opened", "crate_of"]
 
@@ -245,12 +246,15 @@ class Crates:
 
     def trim(self) -> None:
         """Let go of all that is not under way, unless another thread is at it."""
-        if self._lock.acquire(blocking=False):
-            try:
+        taken: list[bool] = []
+        try:
+            noted(taken, self._lock.acquire, False)
+            if taken == [True]:
                 self._collect()
                 self._bytes -= sum(memory.size for memory in self._idle)
                 self._idle.clear()
-            finally:
+        finally:
+            if taken == [True]:
                 self._lock.release()
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -11,7 +10,6 @@ from ordmap.backends import Job
 from ordmap.context import variables
 from ordmap.engine.board import Board
 from ordmap.engine.child import Introduction
-from ordmap.engine.memory import no_stream
 from ordmap.engine.message import FORGET, JOB, NOTICE, RENEW
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.staff import Staff, Worker
@@ -99,7 +97,7 @@ class Jobs:
 
 
 def _send(worker: Worker, number: int, parcel: Parcel) -> None:
-    worker.notices.put(NOTICE.pack(JOB, number), no_stream(os.dup(parcel.file)))
+    worker.notices.put_copy(NOTICE.pack(JOB, number), parcel.file)
 
 
 def parcel_of(job: Job, inherited: Sequence[ContextVar[Any]], known: int | None = None) -> Parcel:

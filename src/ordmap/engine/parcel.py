@@ -63,8 +63,8 @@ class Parcel:
     def close(self) -> None:
         """Let go of it; who has it mapped keeps it."""
         if self.file >= 0:
-            os.close(self.file)
-            self.file = -1
+            file, self.file = self.file, -1
+            os.close(file)
 
     def __del__(self) -> None:
         if hasattr(self, "file"):

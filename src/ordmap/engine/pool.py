@@ -52,7 +52,7 @@ from ordmap.interrupts import uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
 from ordmap.resources import free_memory
-from ordmap.shielded import noted
+from ordmap.shielded import noted, shielded
 
 __all__ = ["Crew", "Launch"]
 
@@ -241,8 +241,12 @@ class Crew:
                 threading.Thread(target=self._settle, args=(-1,), name="ordmap-close", daemon=True).start()
 
     def _settle(self, patience: float = _PATIENCE) -> None:
-        while self._leaving and self._lock.acquire(timeout=patience):
+        while self._leaving:
+            taken: list[bool] = []
             try:
+                noted(taken, self._lock.acquire, True, patience)
+                if taken == [False]:
+                    return
                 if self._leaving:
                     run = self._leaving[0]
                     with uninterrupted():
@@ -252,7 +256,8 @@ class Crew:
                     with contextlib.suppress(ValueError):  # a signal handler has been here meanwhile
                         self._leaving.remove(run)
             finally:
-                self._lock.release()
+                if taken == [True]:
+                    self._lock.release()
 
     def _leave(self, run: EngineRun) -> None:
         """End a run: workers give up what they have of it."""
@@ -652,19 +657,23 @@ class Crew:
         with uninterrupted(), self._lock:
             try:
                 if not self._emptied:  # also where an exception has cut this short before
-                    self.ended = True
-                    self.board.ask_to_leave()
-                    self.offers.shutdown(socket.SHUT_RDWR)
-                    workers = [worker for worker in self._staff if not worker.reaped]
-                    busy = [worker for worker in workers if self.board.is_busy(worker.number)]
-                    try:
-                        end_workers(workers, busy, gently=self._launch.life.finalizer is not None)
-                    finally:
-                        self._staff.wait_for_trackers()
-                    self._emptied = True
+                    shielded(self._empty)
             finally:
                 self._rouse()
                 self._let_go()
+
+    def _empty(self) -> None:
+        """End the workers; no lock is needed that the caller has not."""
+        self.ended = True
+        self.board.ask_to_leave()
+        self.offers.shutdown(socket.SHUT_RDWR)
+        workers = [worker for worker in self._staff if not worker.reaped]
+        busy = [worker for worker in workers if self.board.is_busy(worker.number)]
+        try:
+            end_workers(workers, busy, gently=self._launch.life.finalizer is not None)
+        finally:
+            self._staff.wait_for_trackers()
+        self._emptied = True
 
     def __del__(self) -> None:
         if not (self.ended and self._emptied):
@@ -673,8 +682,11 @@ class Crew:
     def _let_go(self) -> None:
         """Close the descriptors once the crew has ended and nobody is inside a call any more."""
         if self.ended and self._emptied and not self._users and not self._epoll.closed:
-            self.close_files()
-            self.board.close()
+            shielded(self._close)
+
+    def _close(self) -> None:
+        self.close_files()
+        self.board.close()
 
     def close_files(self) -> None:
         """Close this process's descriptors of the crew, whoever else has them."""

@@ -71,7 +71,7 @@ class Interpreter:
         )
 
     def __call__(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
-        return shielded(lambda: self._start(crew, number, started, recorded=recorded), lambda _: None)
+        return shielded(lambda: self._start(crew, number, started, recorded=recorded))
 
     def _start(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
         with channel.to_worker(started.opened) as (ours, theirs, file), contextlib.ExitStack() as cleanup:
@@ -132,6 +132,7 @@ def main(  # noqa: PLR0917  what a command line says
     let_go_of_terminal()
     # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
     signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a worker heeds it also where the caller ignores it
     _signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the caller has them all wait while it starts workers
     board = Board(workers, board_file)
     os.close(board_file)
