@@ -12,7 +12,7 @@ import pytest
 
 from ordmap import Processes, ordered_map
 from ordmap.engine import available
-from test_scripts import finished, making
+from test_scripts import finished, launched, making
 
 pytestmark = pytest.mark.skipif(not available(), reason="these are the ways of Linux")
 
@@ -105,12 +105,12 @@ os._exit(0)
 """
     )
     pieces = []
-    with subprocess.Popen([sys.executable, path], stdin=subprocess.PIPE, **{stream: subprocess.PIPE}) as process:
+    with launched(path) as process:
         while piece := os.read(getattr(process, stream).fileno(), 65_536):
             pieces.append(piece)
             time.sleep(0.001)  # so that the other thread waits in ``write`` nearly always
+        assert process.wait(30) == 0
     text = b"".join(pieces)
-    assert process.returncode == 0
     assert text.count(b"row ") == 50
     assert text.count(b"binary") == 50
 
