@@ -128,16 +128,20 @@ def at_once(lock):
     }
 
 
-#: Each way to a lock, and each kind of one; how it is found has nothing to do with what it is.
+#: Each way to a lock with each kind of one. How it is found has little to do with what it is.
 PAIRS = [
-    *((way, threading.Lock) for way in at_once(None)),
-    ("attribute", threading.RLock),
-    ("attribute", Sized),
-    ("module", Sized),
+    pytest.param(
+        way,
+        kind,
+        id=f"{way}-{kind.__name__}",
+        marks=() if kind is threading.Lock or way in {"attribute", "module"} else pytest.mark.long,
+    )
+    for way in at_once(None)
+    for kind in (threading.Lock, threading.RLock, Sized)
 ]
 
 
-@pytest.mark.parametrize(("way", "kind"), PAIRS, ids=[f"{way}-{kind.__name__}" for way, kind in PAIRS])
+@pytest.mark.parametrize(("way", "kind"), PAIRS)
 def test_a_lock_that_another_thread_holds_is_free_in_workers(way, kind):
     lock = kind()
     with another_thread(holds, lock):

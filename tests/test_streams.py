@@ -50,8 +50,20 @@ BOUND = {
 }
 
 
-@pytest.mark.parametrize("flags", [[], ["-u"]], ids=["buffered", "unbuffered"])
-@pytest.mark.parametrize("how", BOUND)
+#: Ways that go through the objects that `-u` makes in another manner.
+UNBUFFERED = {"from sys import stdout", "one that was replaced", "its buffer", "its raw file", "codecs", "a tee"}
+
+
+@pytest.mark.parametrize(
+    ("how", "flags"),
+    [
+        *(pytest.param(how, [], id=how) for how in BOUND),
+        *(
+            pytest.param(how, ["-u"], id=f"{how}-unbuffered", marks=() if how in UNBUFFERED else pytest.mark.long)
+            for how in BOUND
+        ),
+    ],
+)
 def test_what_items_write_by_a_name_that_was_bound_before_comes_out(script, how, flags):
     before, write = BOUND[how]
     path = script(
