@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import pytest
 
 import ordmap.engine.bystanders as bystanders
+import ordmap.engine.pool as pool
 import ordmap.engine.vigil as vigil
 from ordmap import Processes, ordered_imap, ordered_map
 
@@ -127,8 +128,20 @@ def at_once(lock):
     }
 
 
-@pytest.mark.parametrize("kind", [threading.Lock, threading.RLock, Sized], ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("way", at_once(None))
+#: Each way to a lock with each kind of one. How it is found has little to do with what it is.
+PAIRS = [
+    pytest.param(
+        way,
+        kind,
+        id=f"{way}-{kind.__name__}",
+        marks=() if kind is threading.Lock or way in {"attribute", "module"} else pytest.mark.long,
+    )
+    for way in at_once(None)
+    for kind in (threading.Lock, threading.RLock, Sized)
+]
+
+
+@pytest.mark.parametrize(("way", "kind"), PAIRS)
 def test_a_lock_that_another_thread_holds_is_free_in_workers(way, kind):
     lock = kind()
     with another_thread(holds, lock):
@@ -355,7 +368,9 @@ GOT = list(ordered_map(lambda i: i, range(4), workers=2))
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(vigil, "IDLE", 0.5)
+    monkeypatch.setattr(vigil, "IDLE", 0.3)
+    monkeypatch.setattr(vigil, "_PERIOD", 0.05)
+    monkeypatch.setattr(pool, "_HEARTBEAT", 0.05)
 
 
 def idles(begun, leave):
@@ -365,28 +380,28 @@ def idles(begun, leave):
 
 def test_of_a_worker_that_waits_in_its_first_item_beside_threads_is_told_once(impatient):
     with another_thread(idles) as thread, pytest.warns(RuntimeWarning, match="no processor time") as told:
-        assert list(ordered_map(time.sleep, [2, 2, 2, 2], workers=2)) == [None] * 4
+        assert list(ordered_map(time.sleep, [1, 1, 1, 1], workers=2)) == [None] * 4
     assert len(told) == 1
     assert thread.name in str(told[0].message) and "backend='spawn'" in str(told[0].message)
 
 
 def test_nothing_is_told_of_workers_that_work_or_have_worked_or_stand_beside_nothing(impatient, script):
     def works(i):
-        until = time.perf_counter() + 1.5
+        until = time.perf_counter() + 1
         while time.perf_counter() < until:
             pass
 
     with another_thread(idles):
         assert list(ordered_map(works, range(2), workers=2)) == [None] * 2
-        with Processes(1) as pool:
-            assert list(ordered_map(time.sleep, [0, 1.5], backend=pool, chunksize=1)) == [None] * 2
-        assert list(ordered_map(time.sleep, [1.5], workers=1, backend="spawn")) == [None]
+        with Processes(1) as used:
+            assert list(ordered_map(time.sleep, [0, 1], backend=used, chunksize=1)) == [None] * 2
+        assert list(ordered_map(time.sleep, [1], workers=1, backend="spawn")) == [None]
     path = script("""
-import time, ordmap.engine.vigil as vigil
+import time, ordmap.engine.pool as pool, ordmap.engine.vigil as vigil
 from ordmap import ordered_map
 
-vigil.IDLE = 0.5
-print(list(ordered_map(time.sleep, [1.5], workers=1)))
+vigil.IDLE, vigil._PERIOD, pool._HEARTBEAT = 0.3, 0.05, 0.05
+print(list(ordered_map(time.sleep, [1], workers=1)))
 """)
     done = subprocess.run([sys.executable, "-W", "error", str(path)], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[None]\n", "")
@@ -394,5 +409,5 @@ print(list(ordered_map(time.sleep, [1.5], workers=1)))
 
 def test_an_initializer_that_waits_is_told_of_too(impatient):
     with another_thread(idles), pytest.warns(RuntimeWarning, match="no processor time"):
-        with Processes(1, initializer=time.sleep, initargs=(2,)) as pool:
-            assert list(ordered_map(abs, [-1], backend=pool)) == [1]
+        with Processes(1, initializer=time.sleep, initargs=(1,)) as waiting:
+            assert list(ordered_map(abs, [-1], backend=waiting)) == [1]

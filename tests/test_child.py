@@ -78,11 +78,11 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.shared_memory import SharedMemory
 
 def slow(i):
-    time.sleep(0.05)
+    time.sleep(0.02)
     return i
 
 if __name__ == "__main__":
-    how, backend = sys.argv[1:]
+    backend, *ways = sys.argv[1:]
     lines = []
     class Lines(logging.Handler):
         def emit(self, record):
@@ -101,34 +101,35 @@ if __name__ == "__main__":
     file = tempfile.NamedTemporaryFile()
     threads, processes = ThreadPoolExecutor(2), ProcessPoolExecutor(2)
     assert threads.submit(slow, 1).result() == processes.submit(slow, 1).result() == 1
-    pending = pool.map_async(slow, range(40), chunksize=1)
-    futures = [processes.submit(slow, i) for i in range(20)]
-    loop(how, backend)
-    time.sleep(0.2)
-    assert daemon.is_alive() and other.is_alive()
-    assert pending.get(60) == list(range(40)) and pool.map(slow, range(4)) == list(range(4))
-    assert [future.result(60) for future in futures] == list(range(20)) and processes.submit(slow, 3).result(60) == 3
-    assert threads.submit(slow, 3).result(60) == 3
-    shared["a"] = 1
-    assert dict(shared) == {"a": 1}
-    SharedMemory(name=memory.name).close()
-    assert os.path.isdir(folder.name) and os.path.exists(file.name)
-    records.put(logging.makeLogRecord({"msg": "there"}))
+    for how in ways:
+        pending = pool.map_async(slow, range(40), chunksize=1)
+        futures = [processes.submit(slow, i) for i in range(20)]
+        loop(how, backend)
+        time.sleep(0.2)
+        assert daemon.is_alive() and other.is_alive()
+        assert pending.get(60) == list(range(40)) and pool.map(slow, range(4)) == list(range(4))
+        assert [future.result(60) for future in futures] == list(range(20)) and processes.submit(slow, 3).result(60) == 3
+        assert threads.submit(slow, 3).result(60) == 3
+        shared[how] = 1
+        assert shared[how] == 1
+        SharedMemory(name=memory.name).close()
+        assert os.path.isdir(folder.name) and os.path.exists(file.name)
+        records.put(logging.makeLogRecord({"msg": how}))
+        print("well after", how)
     listener.stop()
-    assert lines == ["there"], lines
+    assert lines == ways, lines
     other.kill(); other.join()
     memory.close(); memory.unlink(); folder.cleanup(); file.close()
     pool.terminate(); pool.join(); threads.shutdown(); processes.shutdown(); manager.shutdown()
     daemon.kill(); daemon.join()
-    print("well")
 """
 )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("how", ["end", "break", "raise", "kill"])
-def test_all_that_is_the_callers_goes_on(run, how, backend):
-    assert run(CALLERS, how, backend) == "well\n"
+def test_all_that_is_the_callers_goes_on(run, backend):
+    ways = ["end", "break", "raise", "kill"]
+    assert run(CALLERS, backend, *ways).splitlines() == [f"well after {how}" for how in ways]
 
 
 REGISTERED = (
@@ -137,7 +138,7 @@ REGISTERED = (
 import atexit, gc, logging, logging.handlers, multiprocessing.util, threading, weakref
 
 def note(what):
-    with open(sys.argv[3], "a") as file:
+    with open(sys.argv[2], "a") as file:
         file.write(f"{what} {os.getpid()}\\n")
 
 class Thing:
@@ -148,7 +149,7 @@ class Ends:
         note("end of garbage")
 
 if __name__ == "__main__":
-    how, backend = sys.argv[1:3]
+    backend, notes, *ways = sys.argv[1:]
     thing = Thing()
     atexit.register(note, "atexit")
     weakref.finalize(thing, note, "finalize")
@@ -173,9 +174,10 @@ if __name__ == "__main__":
         global thing
         thing = None
         gc.collect()
-    loop(how, backend, item)
-    with open(sys.argv[3]) as file:
-        assert not file.read()
+    for how in ways:
+        loop(how, backend, item)
+        with open(notes) as file:
+            assert not file.read(), how
     gc.collect()
     print(os.getpid())
 """
@@ -183,11 +185,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("how", ["end", "break", "raise"])
-def test_what_the_caller_has_registered_runs_in_the_caller_alone(run, tmp_path, how, backend):
+def test_what_the_caller_has_registered_runs_in_the_caller_alone(run, tmp_path, backend):
     notes = tmp_path / "notes"
     notes.touch()
-    pid = run(REGISTERED, how, backend, str(notes)).strip()
+    pid = run(REGISTERED, backend, str(notes), "end", "break", "raise").strip()
     kinds = ["atexit", "finalize", "Finalize", "threads", "log", "close", "end of garbage", "end of garbage"]
     assert sorted(notes.read_text().splitlines()) == sorted(f"{kind} {pid}" for kind in kinds)
 
@@ -229,7 +230,7 @@ if __name__ == "__main__":
             pool.submit(int).result()
 
     def late(what):
-        time.sleep(0.3)
+        time.sleep(0.1)
         note(what)
 
     def item(i):
@@ -473,7 +474,7 @@ async def main():
     return run()
 
 if __name__ == "__main__":
-    print(asyncio.run(main()) if sys.argv[2] == "loop" else run())
+    print(run() + asyncio.run(main()))
 """
 
 NAMED = """
@@ -491,18 +492,18 @@ async def sleep():
 """
 
 
-@pytest.mark.parametrize("where", ["loop", "plain"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_items_may_have_children_of_all_kinds(run, script, backend, where):
+def test_items_may_have_children_of_all_kinds(run, script, backend):
     script(NAMED, "named.py")
-    (names,) = eval(run(NESTED, backend, where))
-    assert [name.replace("Fork", "").replace("Spawn", "") for name in names[:-1]] == [
-        "ordmap-1",
-        "PoolWorker-1:1",
-        "Process-1:2",
-        "Process-1:3",
-        "ordmap-1:1",
-    ]
+    plainly, in_a_loop = eval(run(NESTED, backend))
+    for names in plainly, in_a_loop:
+        assert [name.replace("Fork", "").replace("Spawn", "") for name in names[:-1]] == [
+            "ordmap-1",
+            "PoolWorker-1:1",
+            "Process-1:2",
+            "Process-1:3",
+            "ordmap-1:1",
+        ]
 
 
 EXECUTORS = """
@@ -587,23 +588,23 @@ import multiprocessing as mp
 from ordmap import ordered_map
 
 def mine():
-    return sorted(name for name in os.listdir("/dev/shm") if sys.argv[3] in name)
+    return sorted(name for name in os.listdir("/dev/shm") if mark in name)
 
 def item(i):
-    name = f"{sys.argv[3]}-{i}"
-    if sys.argv[4] == "deep":
-        process = mp.get_context("fork").Process(target=leave, args=(name, bool(i) and sys.argv[1] == "break"))
+    name = f"{mark}-{how}-{i}"
+    if depth == "deep":
+        process = mp.get_context("fork").Process(target=leave, args=(name, bool(i) and how == "break"))
         process.start()
         process.join()
     else:
         leave(name)
-    if i and sys.argv[1] == "break":
+    if i and how == "break":
         time.sleep(60)
-    if i and sys.argv[1] == "crash":
+    if i and how == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
-    if i and sys.argv[1] == "exit":
+    if i and how == "exit":
         os._exit(1)
-    if i and sys.argv[1] == "orphan":
+    if i and how == "orphan":
         os.kill(int(os.environ["CALLER"]), signal.SIGKILL)
         time.sleep(60)
 
@@ -613,34 +614,34 @@ def leave(name, stay=False):
     if stay:
         time.sleep(60)
 
+backend, mark, depth, *ways = sys.argv[1:]
 if __name__ == "__main__":
     os.environ["CALLER"] = str(os.getpid())
-    for _ in ordered_map(item, range(4), workers=2, backend=sys.argv[2], on_error="skip"):
-        if sys.argv[1] == "break":
-            while not mine():
-                time.sleep(0.01)
-            break
-    del _
-    assert resource_tracker._resource_tracker._fd is None
-    print(mine())
+    for how in ways:
+        for _ in ordered_map(item, range(4), workers=2, backend=backend, on_error="skip"):
+            if how == "break":
+                while not mine():
+                    time.sleep(0.01)
+                break
+        del _
+        assert resource_tracker._resource_tracker._fd is None
+        print(how, *mine(), flush=True)
 """
 
 
 @pytest.mark.parametrize("depth", ["flat", "deep"])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("how", ["end", "break", "crash", "exit", "orphan"])
-def test_shared_memory_that_items_leave_is_removed(script, backend, how, depth):
+def test_shared_memory_that_items_leave_is_removed(script, backend, depth):
     mark = f"ordmap-child-{os.getpid()}-{time.monotonic_ns()}"
-    command = [sys.executable, script(LEFT), how, backend, mark, depth]
+    ways = ["end", "break", "crash", "exit", "orphan"]
+    command = [sys.executable, script(LEFT), backend, mark, depth, *ways]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
-    if how == "orphan":
-        assert done.returncode == -signal.SIGKILL
-        give_up = time.monotonic() + 20  # for nobody waits for the trackers
-        while any(mark in name for name in os.listdir("/dev/shm")):
-            assert time.monotonic() < give_up
-            time.sleep(0.01)
-    else:
-        assert done.stdout == "[]\n", done.stderr
+    assert done.stdout.splitlines() == ways[:-1], done.stderr
+    assert done.returncode == -signal.SIGKILL
+    give_up = time.monotonic() + 20  # for nobody waits for the trackers
+    while any(mark in name for name in os.listdir("/dev/shm")):
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 ATTACHED = """
@@ -657,27 +658,26 @@ def item(name):
 
 if __name__ == "__main__":
     make = {"processes": Processes, "spawn": Spawn}[sys.argv[1]]
-    when = sys.argv[2]
-    if when == "before":
-        memory = SharedMemory(create=True, size=100)
-    with make(1, max_items_per_worker=2) as pool:
-        list(ordered_map(abs, range(1), backend=pool))
-        if when == "after":
+    for when in "after", "before":  # the second time, the caller has a tracker when its workers are started
+        if when == "before":
             memory = SharedMemory(create=True, size=100)
-        assert sorted(ordered_map(item, [memory.name] * 5, backend=pool)) == [1, 2, 3, 4, 5]
-    again = SharedMemory(memory.name)
-    assert again.buf[0] == 5
-    again.close()
-    memory.close()
-    memory.unlink()
-    print("there")
+        with make(1, max_items_per_worker=2) as pool:
+            list(ordered_map(abs, range(1), backend=pool))
+            if when == "after":
+                memory = SharedMemory(create=True, size=100)
+            assert sorted(ordered_map(item, [memory.name] * 5, backend=pool)) == [1, 2, 3, 4, 5]
+        again = SharedMemory(memory.name)
+        assert again.buf[0] == 5
+        again.close()
+        memory.close()
+        memory.unlink()
+        print("there", when)
 """
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_shared_memory_of_the_callers_stays(run, backend, when):
-    assert run(ATTACHED, backend, when) == "there\n"
+def test_shared_memory_of_the_callers_stays(run, backend):
+    assert run(ATTACHED, backend) == "there after\nthere before\n"
 
 
 HANDED_OVER = """

@@ -85,18 +85,67 @@ def items_of(pool):
 
 
 @EACH_POOL
-def test_each_loop_of_a_warm_pool_has_its_own_context(name):
+def test_loops_of_a_warm_pool(name):
     with POOLS[name]() as pool:
+        each_loop_has_its_own_context(pool)
+        what_an_item_sets_reaches_neither_the_caller_nor_another_loop(pool)
+        who_computes_what_is_known_all_the_same(pool)
 
-        def found():
-            return set(ordered_map(items_of(pool), range(8), backend=pool))
 
-        assert in_request(found) == expected("none")
-        assert in_request(found, "alice", 10) == expected("alice", 10)
-        assert in_request(found) == expected("none")
-        assert in_request(found, "bob", 20) == expected("bob", 20)
-        assert in_request(found, "carol") == expected("carol")
-        assert in_request(found) == expected("none")
+def each_loop_has_its_own_context(pool):
+    def found():
+        return set(ordered_map(items_of(pool), range(8), backend=pool))
+
+    assert in_request(found) == expected("none")
+    assert in_request(found, "alice", 10) == expected("alice", 10)
+    assert in_request(found) == expected("none")
+    assert in_request(found, "bob", 20) == expected("bob", 20)
+    assert in_request(found, "carol") == expected("carol")
+    assert in_request(found) == expected("none")
+
+
+def what_an_item_sets_reaches_neither_the_caller_nor_another_loop(pool):
+    item = _set_and_return if isinstance(pool, Asyncio) else _set_and_return_what_was
+
+    def found():
+        before = decimal.getcontext().prec, plain.get()
+        set_by_items = set(ordered_map(item, range(30), backend=pool))
+        assert set_by_items <= {before[::-1], ("an item's", 3)}
+        assert (decimal.getcontext().prec, plain.get()) == before
+        return set(ordered_map(items_of(pool), range(8), backend=pool))
+
+    assert in_request(found, "alice", 12) == expected("alice", 12)
+    assert in_request(found) == expected("none")
+
+
+def who_computes_what_is_known_all_the_same(pool):
+    def found():
+        item = _told_awaited if isinstance(pool, Asyncio) else _told
+        return list(ordered_map(item, range(30), backend=pool, seed=7))
+
+    first, second = in_request(found, "alice"), in_request(found)
+    assert [index for index, _ in first] == list(range(30))
+    assert first == second == list(ordered_map(_told, range(30), workers=0, seed=7))
+
+
+def _told(_):
+    return worker_info().index, item_rng().random()
+
+
+async def _told_awaited(_):
+    await asyncio.sleep(0)
+    return _told(_)
+
+
+def _set_and_return_what_was(_):
+    was = plain.get(), decimal.getcontext().prec
+    plain.set("an item's")
+    decimal.getcontext().prec = 3
+    return was
+
+
+async def _set_and_return(_):
+    return _set_and_return_what_was(_)
 
 
 @pytest.mark.parametrize("name", ["processes", "processes, static", "spawn", "threads", "asyncio"])
@@ -256,33 +305,6 @@ def test_a_context_without_variables_costs_no_bytes():
 # What items and initializers set
 
 
-def _set_and_return_what_was(_):
-    was = plain.get(), decimal.getcontext().prec
-    plain.set("an item's")
-    decimal.getcontext().prec = 3
-    return was
-
-
-async def _set_and_return(_):
-    return _set_and_return_what_was(_)
-
-
-@EACH_POOL
-def test_what_an_item_sets_reaches_neither_the_caller_nor_another_loop(name):
-    with POOLS[name]() as pool:
-        item = _set_and_return if isinstance(pool, Asyncio) else _set_and_return_what_was
-
-        def found():
-            before = decimal.getcontext().prec, plain.get()
-            set_by_items = set(ordered_map(item, range(30), backend=pool))
-            assert set_by_items <= {before[::-1], ("an item's", 3)}
-            assert (decimal.getcontext().prec, plain.get()) == before
-            return set(ordered_map(items_of(pool), range(8), backend=pool))
-
-        assert in_request(found, "alice", 12) == expected("alice", 12)
-        assert in_request(found) == expected("none")
-
-
 def test_with_a_worker_of_one_s_own_the_next_item_sees_it_as_with_map():
     for backend in (Processes(1), Threads(1)):
         found = list(ordered_map(_count, range(5), backend=backend, chunksize=1))
@@ -306,6 +328,7 @@ def test_serial_items_run_in_the_caller_s_own():
 
 
 def _begin():
+    _compute_in_decimals()
     plain.set("the initializer's")
 
 
@@ -328,8 +351,13 @@ def test_what_an_initializer_sets_stands(name):
         assert (first, *others) == ("the initializer's", "alice", "alice", "alice", "0.3333333333")
         ((first, *others),) = in_request(found)
         assert (first, others[0]) == ("the initializer's", "none")
+
+
+@pytest.mark.parametrize("name", ["processes", "spawn", "threads", "asyncio"])
+def test_what_an_initializer_computes_in_decimals_sets_nothing(name):
     with POOLS[name](initializer=_compute_in_decimals) as pool:
-        assert in_request(found, "alice", 10) == expected("alice", 10)
+        found = in_request(lambda: set(ordered_map(items_of(pool), range(8), backend=pool)), "alice", 10)
+    assert found == expected("alice", 10)
 
 
 @pytest.mark.parametrize("name", ["processes", "threads", "asyncio", "portable processes"])
@@ -397,29 +425,7 @@ def _divide(number):
     return float(np.float64(1) / np.float64(number))
 
 
-# What an item is told of itself
-
-
-@EACH_POOL
-def test_who_computes_what_is_known_all_the_same(name):
-    with POOLS[name]() as pool:
-
-        def found():
-            item = _told_awaited if isinstance(pool, Asyncio) else _told
-            return list(ordered_map(item, range(30), backend=pool, seed=7))
-
-        first, second = in_request(found, "alice"), in_request(found)
-        assert [index for index, _ in first] == list(range(30))
-        assert first == second == list(ordered_map(_told, range(30), workers=0, seed=7))
-
-
-def _told(_):
-    return worker_info().index, item_rng().random()
-
-
-async def _told_awaited(_):
-    await asyncio.sleep(0)
-    return _told(_)
+# More than one loop
 
 
 def test_a_loop_within_an_item_takes_the_item_s_context_along():

@@ -85,6 +85,9 @@ CONFIGURED = {
     ),
 }  # fmt: skip
 
+#: What a program prints at the end of a loop.
+END = "-- end of the loop --\n"
+
 MODULE = """
 import logging, sys
 log = logging.getLogger("configured")
@@ -95,15 +98,12 @@ logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
 """
 
 
-@pytest.mark.parametrize("make", ["Spawn", "portable.Spawn"])
 @pytest.mark.parametrize("how", CONFIGURED)
-def test_records_come_out_as_they_do_in_forked_workers(script, how, make):
+def test_records_come_out_as_they_do_in_forked_workers(script, how):
     configure, log = CONFIGURED[how]
     script(MODULE, "configured.py")
-    texts = {}
-    for maker in ("Processes", make):
-        path = script(
-            f"""
+    path = script(
+        f"""
 import logging, sys, threading
 from ordmap import Processes, Spawn, ordered_map
 from ordmap.backends import portable
@@ -112,14 +112,17 @@ from ordmap.backends import portable
 def work(n):
     {log}
 
-list(ordered_map(work, range(4), backend={maker}(1)))
+for make in Processes, Spawn, portable.Spawn:
+    list(ordered_map(work, range(4), backend=make(1)))
+    print({END!r}, end='', flush=True)
+    print({END!r}, end='', file=sys.stderr, flush=True)
 """
-        )
-        code, stdout, stderr = finished(path)
-        assert code == 0, stderr
-        texts[maker] = [stdout.splitlines(), stderr.splitlines()]
-    assert sum(map(len, texts["Processes"])) >= 2
-    assert texts["Processes"] == texts[make]
+    )
+    code, stdout, stderr = finished(path)
+    assert code == 0, stderr
+    forked, *fresh = zip(stdout.split(END), stderr.split(END), strict=True)
+    assert sum(text.count("\n") for text in forked) >= 2
+    assert fresh == [forked, forked, ("", "")]
 
 
 @pytest.mark.parametrize("make", [Spawn, portable.Spawn])

@@ -79,9 +79,20 @@ print("nothing")
 """
 
 
-@pytest.mark.parametrize("old", ["this kernel", "old kernel"])
-@pytest.mark.parametrize("caller", ["plain", "handler", "thread", "ignores", "subreaper"])
-@pytest.mark.parametrize("kind", ["processes", "spawn"])
+@pytest.mark.parametrize(
+    ("kind", "caller", "old"),
+    [
+        pytest.param(
+            kind,
+            caller,
+            old,
+            marks=pytest.mark.long if (kind, old) == ("spawn", "old kernel") and caller != "plain" else (),
+        )
+        for kind in ("processes", "spawn")
+        for caller in ("plain", "handler", "thread", "ignores", "subreaper")
+        for old in ("this kernel", "old kernel")
+    ],
+)
 def test_what_dead_workers_items_have_launched_goes_along(kind, caller, old, script):
     program = script(PROGRAM.replace("86411", str(86_400 + abs(hash((kind, caller, old))) % 10_000_000)))
     done = subprocess.run(
