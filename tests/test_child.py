@@ -441,7 +441,9 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_worker_is_what_a_child_of_the_standard_library_s_is(run, backend):
-    assert json.loads(run(BESIDE, backend)) == {}
+    differences = json.loads(run(BESIDE, backend))
+    assert "do_nothing" in differences.pop("SIGUSR1")[1]  # which the caller handles: once, and not in each worker
+    assert differences == {}
 
 
 NESTED = """

@@ -20,6 +20,7 @@ from ordmap import Asyncio, Processes, Spawn, Threads, item_rng, ordered_imap, o
 from ordmap.backends import portable
 from ordmap.backends.variables import packed, unpacked
 from ordmap.context import separate
+from test_scripts import finished
 
 
 class Settings:
@@ -509,3 +510,41 @@ def test_the_search_for_a_variable_asks_no_object_what_it_is(tmp_path, monkeypat
     context = contextvars.Context()
     context.run(Hidden.variable.set, 1)
     assert packed(context)[0][:2] == ("hidden", [("touchy_module", "hidden", "variable")])
+
+
+#: How a program of one file may have its variables, and how an item reads them.
+OF_THE_SCRIPT = {
+    "a global": ("tenant = ContextVar('tenant', default='none')", "tenant", "tenant.get()"),
+    "without a default": ("tenant = ContextVar('tenant')", "tenant", "tenant.get('none')"),
+    "of a class": ("class Settings:\n    tenant = ContextVar('tenant', default='none')", "Settings.tenant", "Settings.tenant.get()"),
+    "in a table": ("table = {'tenant': ContextVar('tenant', default='none')}", "table['tenant']", "table['tenant'].get()"),
+    "of a library": ("from structural import tenant", "tenant", "tenant.get() + structural.read()"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", OF_THE_SCRIPT)
+def test_variables_of_a_script_are_those_of_its_items_in_fresh_interpreters(script, tmp_path, how):
+    made, variable, read = OF_THE_SCRIPT[how]
+    (tmp_path / "structural.py").write_text(
+        "from contextvars import ContextVar\ntenant = ContextVar('tenant', default='none')\n"
+        "def read(): return '' if tenant.get() == 'none' else '!'\n"
+    )
+    path = script(
+        f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from contextvars import ContextVar
+import structural
+from ordmap import Spawn, ordered_map
+{made}
+
+def work(n):
+    return {read}
+
+with Spawn(2) as pool:
+    for name in ("ann", "bob"):
+        {variable}.set(name)
+        assert set(ordered_map(work, range(4), backend=pool)) == {{name + ("!" if "structural.read" in {read!r} else "")}}
+"""
+    )
+    assert finished(path) == (0, "", "")

@@ -263,3 +263,38 @@ __import__("os")._exit(0)
 """
     )
     assert finished(path) == (0, "", "")
+
+
+@pytest.mark.parametrize("kind", ["FileHandler", "StreamHandler", "RotatingFileHandler"])
+def test_threads_that_log_when_workers_are_forked_hold_up_no_item_that_logs(script, tmp_path, kind):
+    """The lock of a handler's stream is C's, and no fork is rid of it by itself."""
+    making = {
+        "FileHandler": f"logging.FileHandler({str(tmp_path / 'log')!r})",
+        "StreamHandler": f"logging.StreamHandler(open({str(tmp_path / 'log')!r}, 'a'))",
+        "RotatingFileHandler": f"logging.handlers.RotatingFileHandler({str(tmp_path / 'log')!r})",
+    }[kind]
+    path = script(
+        f"""
+import logging, logging.handlers, os, threading
+from ordmap import ordered_map
+logging.basicConfig(handlers=[{making}], level=logging.INFO, format="%(message)s")
+
+def chat():
+    while True:
+        logging.info("x" * 200)
+
+for _ in range(3):
+    threading.Thread(target=chat, daemon=True).start()
+
+def work(n):
+    logging.info("item %d", n)
+    return n
+
+for _ in range(3):
+    assert list(ordered_map(work, range(10), workers=2)) == list(range(10))
+os._exit(0)
+"""
+    )
+    code, _, stderr = finished(path)
+    assert (code, stderr) == (0, "")
+    assert Counter((tmp_path / "log").read_text().split("\n"))["item 3"] == 3

@@ -142,8 +142,9 @@ def _reduced(thing: Any) -> Any:
             return getattr, (sys, name)
     if isinstance(thing, io.TextIOWrapper):
         return _file(thing)
-    if isinstance(thing, socket.socket):
-        return type(None), ()  # the standard library's handlers connect when they have none
+    # The standard library's handlers connect when they have no socket; the records that one holds are the caller's.
+    if isinstance(thing, socket.socket | sys.modules["logging"].LogRecord):
+        return type(None), ()
     if isinstance(thing, threading.local):
         return _local, (type(thing), vars(thing))
     if isinstance(thing, queue.Queue):
@@ -214,6 +215,8 @@ def _unpickled(pickled: bytes) -> Any:
     except Exception as error:
         warn(f"a part of the caller's logging can't be had here: {error!r}")
         return None
+    if type(getattr(part, "buffer", None)) is list:
+        part.buffer.clear()
     if isinstance(part, logging.Handler):  # what its constructor does, beside setting attributes
         part.createLock()
         logging._addHandlerRef(part)  # type: ignore[attr-defined]

@@ -118,8 +118,10 @@ def _disown_executors() -> None:
     for name in _LOKY:
         loky: Any = sys.modules.get(f"{name}.reusable_executor")
         if hasattr(loky, "get_reusable_executor"):  # which gives all of a program one and the same
-            _kept.append(loky._executor)
-            loky._executor = None
+            holder = getattr(loky, "_executor_storage", loky)  # since loky 3.7; joblib's is older
+            attribute = "_executor" if holder is loky else "executor"
+            _kept.append(getattr(holder, attribute, None))
+            setattr(holder, attribute, None)
             sys.modules[f"{name}.process_executor"].process_pool_executor_at_exit = None  # type: ignore[attr-defined]
 
 

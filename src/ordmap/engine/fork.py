@@ -196,7 +196,7 @@ def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
     try:
         legacy.teams.begin_in_fork()
         legacy.others.begin_in_fork()
-        legacy.survey.estate.settle()
+        legacy.survey.estate.settle(keep=legacy.tracker)
         for end in (*legacy.ends, *_gates):
             end.close()
         os.setpgid(0, 0)
@@ -224,5 +224,6 @@ def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
             with contextlib.suppress(Exception):  # a library's; the item will meet what is wrong
                 renew()
     except BaseException:
+        sys.excepthook(*sys.exc_info())  # among its last words, where they are kept
         os._exit(1)
     work(seat)

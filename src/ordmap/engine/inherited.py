@@ -69,13 +69,15 @@ class Estate:
         """Yield what may be the ends of a pipe or of a pair of sockets."""
         return filter(_is_local, _open_files())
 
-    def settle(self) -> None:
-        """In the child: let go of what is the caller's alone."""
+    def settle(self, keep: int | None = None) -> None:
+        """In the child: let go of what is the caller's alone, but for a descriptor that is to be kept."""
         # All, before any is opened: the numbers of those are not the caller's.
         files, streams, epolls = self._sorted() if self._found is None else _still_open(*self._found)
         locked = _locked_inodes() if files else None
         for file, inode in files.items():
             self._reopen(file, may_be_locked=locked is None or inode in locked)
+        if keep is not None:
+            streams.pop(keep, None)
         with contextlib.ExitStack() as ends:
             dead = _Dead(ends)
             for file, kind in streams.items():

@@ -48,9 +48,11 @@ def used_streams(
             yield file_of(one.thing)
 
 
-#: Where the standard library keeps the pipes by which its helpers know that a process needs them.
+#: Where the standard library, and what copies it, keep the pipes by which helpers know that a process needs them.
 _OF_MULTIPROCESSING = (
     ("multiprocessing.resource_tracker", "_resource_tracker", "_fd"),
+    ("loky.backend.resource_tracker", "_resource_tracker", "_fd"),
+    ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_fd"),
     ("multiprocessing.forkserver", "_forkserver", "_forkserver_alive_fd"),
 )
 
