@@ -1,6 +1,7 @@
 """Python: Items log by a `QueueHandler` to a `QueueListener` of the caller's, over a `multiprocessing.Queue`.
 
 Write: as it is; fresh interpreters can't be sent such a queue, and take a manager's
+Not spawn: such a queue travels by inheritance alone; a warning says that the handler is left out
 """
 
 import logging
