@@ -31,6 +31,13 @@ pytestmark = [pytest.mark.skipif(not available(), reason="the engine is for Linu
 ENGINE = [Processes, Spawn]
 PORTABLE = [portable.Processes, portable.Spawn]
 
+#: Workers and chunks. What travels by chunks does so alike in fresh interpreters, which take long to begin.
+CROSS = [
+    *(("processes", chunksize) for chunksize in (None, 1, 3)),
+    ("spawn", None),
+    *(pytest.param("spawn", chunksize, marks=pytest.mark.long) for chunksize in (1, 3)),
+]
+
 #: More bytes than any pipe or socket has room for.
 LARGE = "a" * ((4 << 20) + 1)
 
@@ -182,8 +189,7 @@ def ended_by_itself(program):
 # A single item
 
 
-@pytest.mark.parametrize("chunksize", [None, 1, 3])
-@pytest.mark.parametrize("backend", ["processes", "spawn"])
+@pytest.mark.parametrize(("backend", "chunksize"), CROSS)
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_it_costs_its_own_item(situation, backend, chunksize):
     inputs = [0, 1, 2, 3, SITUATIONS[situation][0], 5, 6, 7, 8, 9]
@@ -249,8 +255,7 @@ IN_THE_CALLER = (
 SURVIVED = [name for name in SITUATIONS if name not in IN_THE_CALLER]
 
 
-@pytest.mark.parametrize("chunksize", [None, 1, 3])
-@pytest.mark.parametrize("backend", ["processes", "spawn"])
+@pytest.mark.parametrize(("backend", "chunksize"), CROSS)
 def test_all_in_a_row(backend, chunksize):
     inputs = in_a_row(SURVIVED)
     given = ordered_map(work, inputs, workers=2, prefetch=12, backend=backend, chunksize=chunksize)
@@ -271,8 +276,7 @@ class Worked:
         return work(SITUATIONS[name][0] if isinstance(name, str) else name)
 
 
-@pytest.mark.parametrize("chunksize", [None, 1, 3])
-@pytest.mark.parametrize("backend", ["processes", "spawn"])
+@pytest.mark.parametrize(("backend", "chunksize"), CROSS)
 def test_all_items_of_a_dataset_in_a_row(backend, chunksize):
     names = [name for name in SURVIVED if not name.startswith("input")]
     inputs = in_a_row(names)
@@ -424,8 +428,7 @@ wait_until(lambda: threading.enumerate() == [threading.main_thread()], "the exec
 # Much under way
 
 
-@pytest.mark.parametrize("chunksize", [None, 1, 3])
-@pytest.mark.parametrize("backend", ["processes", "spawn"])
+@pytest.mark.parametrize(("backend", "chunksize"), CROSS)
 def test_large_inputs_whose_items_all_crash(backend, chunksize):
     inputs = [partial(crash_with, LARGE)] * 6
     found = outcomes(ordered_map(work, inputs, workers=2, prefetch=6, backend=backend, chunksize=chunksize))
@@ -442,8 +445,7 @@ def give(data, *others):
     return (data, *others)
 
 
-@pytest.mark.parametrize("chunksize", [None, 1, 3])
-@pytest.mark.parametrize("backend", ["processes", "spawn"])
+@pytest.mark.parametrize(("backend", "chunksize"), CROSS)
 def test_large_inputs_and_results_among_crashes(backend, chunksize):
     kinds = [
         (partial(give, LARGE), None, ""),
