@@ -550,7 +550,7 @@ def test_a_fork_while_a_result_is_opened(monkeypatch):
 def test_no_memory_is_left_for_blocks(monkeypatch):
     from ordmap.engine import pool
 
-    monkeypatch.setattr(pool, "_allowance", lambda workers: (3, 1 << 20))
+    monkeypatch.setattr(pool, "_allowance", lambda workers, free: (3, 1 << 20))
     for size in (5000, 500_000):
         kept = list(ordered_imap(Items(60, lambda i: array(i, size)), 2, 20))
         assert all((x == i).all() for i, x in enumerate(kept))

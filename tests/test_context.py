@@ -509,7 +509,8 @@ def test_the_search_for_a_variable_asks_no_object_what_it_is(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "touchy_module", module)
     context = contextvars.Context()
     context.run(Hidden.variable.set, 1)
-    assert packed(context)[0][:2] == ("hidden", [("touchy_module", "hidden", "variable")])
+    name, places, _ = packed(context)[0]
+    assert (name, places[0]) == ("hidden", ("touchy_module", "hidden", "variable"))
 
 
 #: How a program of one file may have its variables, and how an item reads them.

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ordmap import FromExecutor, Processes, Spawn, Threads, ordered_imap, ordered_map
+from ordmap import FromExecutor, OrdmapError, Processes, Spawn, Threads, ordered_imap, ordered_map
 from ordmap.backends import portable
 from ordmap.backends.executor import ExecutorRun
 from ordmap.engine import available, channel, ledger, message
@@ -484,4 +484,6 @@ def test_what_a_handler_raises_while_the_source_is_pulled_from_comes_at_once():
             list(
                 results
             )  # in the first next(), or a later one: a source that is slow just now has ready heads go first
+        with pytest.raises(OrdmapError, match="ended by the TimeoutError"):
+            next(results)
         assert list(results) == []  # as after Ctrl-C

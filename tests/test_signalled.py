@@ -143,9 +143,10 @@ def test_an_iterator_that_a_handler_has_ended_says_so_once_and_its_state_goes_on
                 given.append(next(loop))
     finally:
         signal.signal(signal.SIGALRM, before)
-    if make != "serial" or raised is KeyboardInterrupt:
+    if make != "serial" and raised is not KeyboardInterrupt:
         with pytest.raises(OrdmapError, match=f"ended by the {raised.__name__}.*load_state_dict"):
             next(loop)
+    if make != "serial":
         assert list(loop) == []
     others = ordered_map(lambda n: n, range(12), workers=0)
     others.load_state_dict(loop.state_dict())

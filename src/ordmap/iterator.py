@@ -82,7 +82,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
     is always true.
 
     Attention: an iterator belongs to the process that made it; after an ``os.fork()`` the child must make its own. What
-    a signal's handler raises within ``next()``, Ctrl-C above all, ends it; the following ``next()`` says so.
+    a signal's handler raises within ``next()`` ends it; the following ``next()`` says so, but after Ctrl-C.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -327,7 +327,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
             if isinstance(error, OrdmapError) and error.index is None and self._window is not None:
                 error.index = self._window.first_missing()
             self._inside = None
-            cut_short = not self._closed and came_by_a_signal(error)
+            # Ctrl-C is known to end it; what a time limit raises may be caught by a program that goes on.
+            cut_short = not self._closed and not isinstance(error, KeyboardInterrupt) and came_by_a_signal(error)
             self.close()
             if cut_short:
                 self._cut_short = type(error).__name__

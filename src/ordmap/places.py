@@ -105,8 +105,10 @@ _by_token: dict[str, ContextVar[Any]] = {}
 
 def token_of(variable: ContextVar[Any]) -> str:
     """Return the token by which a variable is known here and where it has travelled to."""
-    token = _tokens.setdefault(variable, secrets.token_hex(16))
-    _by_token[token] = variable
+    token = _tokens.get(variable)
+    if token is None:
+        token = _tokens[variable] = secrets.token_hex(16)
+        _by_token[token] = variable
     return token
 
 

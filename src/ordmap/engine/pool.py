@@ -51,6 +51,7 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError
 from ordmap.interrupts import uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
+from ordmap.places import token_of
 from ordmap.resources import free_memory
 from ordmap.shielded import noted, shielded
 
@@ -127,6 +128,8 @@ class Crew:
         self._launch = launch
         self.size = size
         self.variables = variables(copy_context()) if launch.inherits else []  # that all workers know
+        for variable in self.variables:
+            token_of(variable)  # by which a function that needs it finds it there
         self._staff = Staff(self._epoll)
         self.jobs = Jobs(self._staff, self.board)
         self._ledger = Ledger(self.board, self.offers, self.taking)
