@@ -44,7 +44,9 @@ def threads_of_libraries(_):
 @pytest.fixture
 def caller_has_three():
     """Have this process's libraries use three threads, and see that they do so afterwards."""
-    import sklearn.utils._openmp_helpers  # loads libgomp
+    import sklearn.utils._openmp_helpers as loaded  # with libgomp
+
+    assert loaded
 
     with threadpoolctl.threadpool_limits(3):
         np.ones((400, 400)) @ np.ones((400, 400))

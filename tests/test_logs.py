@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import queue
 import socket
-import threading
 from logging.handlers import QueueHandler
 
 import pytest

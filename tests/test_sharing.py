@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.client
-import io
 import logging
 import mmap
 import operator

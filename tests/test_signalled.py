@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 
 import pytest
 
 from ordmap import OrdmapError, Processes, ordered_map
 from ordmap.engine import available
 from ordmap.signalled import handled
-from ordmap.testing import wait_until
 from test_scripts import finished, making
 
 pytestmark = pytest.mark.skipif(not available(), reason="these are signals of Linux")

@@ -16,7 +16,7 @@ import pytest
 
 import ordmap.engine.pool as pool
 import ordmap.engine.vigil as vigil
-from ordmap import ItemTimeoutError, Processes, WorkerDiedError, ordered_map
+from ordmap import ItemTimeoutError, Processes, ordered_map
 
 ENGINE = ["processes", "spawn"]
 
