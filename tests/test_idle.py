@@ -110,6 +110,7 @@ def test_one_that_leaves_runs_its_finalizer(tally):
     assert int(tally) >= 3  # one that has not begun yet has none to run
 
 
+@pytest.mark.long
 def test_tasks_come_at_the_very_instant_at_which_workers_leave():
     with Processes(2, idle_timeout=0.002) as pool:
         for pause in range(60):
