@@ -116,7 +116,7 @@ def uses(name, layer=None):
 
 
 #: Where fresh interpreters are started in place of forks, and whose threads are the reason.
-FRESH = {"polars": "polars", "grpcio": "gRPC", "numba-omp": "numba's layer of OpenMP threads"}
+FRESH = {"polars": "polars", "grpcio": "gRPC", "numba-omp": "numba's layer of OpenMP threads", "zarr": "zarrs"}
 
 
 @pytest.mark.parametrize("name", [*(name for name in USES if name != "numba"), "numba-omp", "numba-workqueue"])
