@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -55,6 +56,11 @@ def test_a_loader_amid_its_epoch_goes_on(tmp_path, how, backend):
     script = tmp_path / "script.py"
     script.write_text(TEXT)
     done = subprocess.run(
-        [sys.executable, script, how, backend], check=False, capture_output=True, text=True, timeout=120
+        [sys.executable, script, how, backend],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # where persistent workers of a loader leave folders, also alone
     )
     assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr
