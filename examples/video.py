@@ -50,7 +50,9 @@ def convert(source: Path, target: Path, workers: int | None) -> tuple[int, int]:
         )
         # This generator runs here, inside next(), a few frames ahead of the loop: no worker sees the decoder.
         images = (frame.to_ndarray(format="gray") for frame in video.decode(given))
-        for image in ordered_map(edges, images, workers=workers):
+        # The decoder has threads of its own, which a forked worker would lack and wait for.
+        backend = "serial" if workers == 0 else "spawn"
+        for image in ordered_map(edges, images, workers=workers, backend=backend):
             result.mux(made.encode(av.VideoFrame.from_ndarray(image, format="gray")))
             checksum = zlib.crc32(image, checksum)
             count += 1
