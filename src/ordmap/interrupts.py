@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, ClassVar
+
+from ordmap import real_time as time
 
 __all__ = ["came_by_a_signal", "postponed", "send_later", "uninterrupted"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import Context
 from operator import length_hint
 from typing import Any, Generic, NamedTuple, NoReturn, Self, TypeVar, cast
 
+from ordmap import real_time as time
 from ordmap.backends import Backend, Job, Run
 from ordmap.backends.inbox import present_loop
 from ordmap.context import captured

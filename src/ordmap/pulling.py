@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from itertools import chain, islice
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.errors import CheckpointError
 from ordmap.interrupts import came_by_a_signal
 

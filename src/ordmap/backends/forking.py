@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import sys
 import threading
@@ -10,6 +9,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from ordmap.errors import BackendUnavailableError
+from ordmap.real_time import green_threads
 from ordmap.resources import read_text
 from ordmap.telling import warn
 
@@ -131,8 +131,7 @@ def refuse_green_threads(backend: str) -> None:
 
     Such a wait holds up all of them, and an event loop can't tell them apart.
     """
-    patcher = getattr(_thread.start_new_thread, "__module__", "_thread").partition(".")[0]
-    if patcher not in {"_thread", "thread"}:
+    if patcher := green_threads():
         raise BackendUnavailableError(
             f"backend={backend!r} can't be had where {patcher} has patched threads: all of them would wait for it; use "
             "backend='threads', whose items take turns as the program's own do"
