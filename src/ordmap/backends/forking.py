@@ -13,7 +13,7 @@ from ordmap.real_time import green_threads
 from ordmap.resources import read_text
 from ordmap.telling import warn
 
-__all__ = ["Objection", "objection_to_fork", "refuse_green_threads"]
+__all__ = ["Objection", "objection_to_fork", "refuse_green_threads", "without_pickling"]
 
 #: What the threads of runtimes call themselves that a fork lacks and waits for, by how their names begin. Most are
 #: parts of many libraries, so that the name says more than any list of modules.
@@ -95,6 +95,12 @@ def objection_to_fork() -> Objection | None:
     else:
         culprit = _running()
     return None if culprit is None else Objection(f"{culprit} is in use and does not survive a fork{where}")
+
+
+def without_pickling(backend: str) -> str:
+    """Return what to write in place of a backend whose workers need something pickled that can't be."""
+    inherits = backend != "processes" and sys.platform == "linux" and objection_to_fork() is None
+    return "use backend='processes' or backend='threads'" if inherits else "use backend='threads'"
 
 
 def _running() -> str | None:

@@ -236,7 +236,7 @@ class Processes(ProcessPool):
     def _ship(self, job: Job) -> Shipment:
         """Make a job ready for the workers there are, or for new ones where these can't get it."""
         fork = self._forks()
-        shipment = Shipment(job, inherited=fork and self._crew is None)
+        shipment = Shipment(job, self.name, inherited=fork and self._crew is None)
         if shipment.fault is not None and not fork:
             shipment.discard(None)
             shipment.payload()  # says what is wrong
