@@ -17,6 +17,7 @@ FLOORS = [
     {
         "dataset",
         "errors",
+        "frames",
         "interrupts",
         "item",
         "names",
