@@ -17,11 +17,13 @@ FLOORS = [
     {
         "dataset",
         "errors",
+        "frames",
         "interrupts",
         "item",
         "names",
         "placing",
         "policy",
+        "real_time",
         "relay",
         "resources",
         "shielded",
@@ -130,6 +132,15 @@ def test_dependencies_run_downwards(name, path):
     for imported in imports(path):
         if (name, imported) not in LAZY:
             assert HEIGHT[imported] <= HEIGHT[name] and imported != name, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()))
+def test_no_clock_is_read_that_a_test_may_have_set(name, path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    froms = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    if name != "real_time":
+        assert not {"time", "datetime", "timeit"} & {*imported, *froms}, "clocks are those of ordmap.real_time"
 
 
 @pytest.mark.parametrize("name", ordmap.__all__)

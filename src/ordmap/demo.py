@@ -14,7 +14,6 @@ import os
 import sys
 import sysconfig
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ordmap import real_time as time
 from ordmap.backends import BACKENDS
 from ordmap.dataset import Dataset
 from ordmap.imap import ordered_imap

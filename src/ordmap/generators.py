@@ -17,11 +17,11 @@ import pickle
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ordmap import real_time as time
 from ordmap.item import InHand
 from ordmap.rng import key_of, word_of
 from ordmap.shielded import passes

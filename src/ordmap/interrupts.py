@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, ClassVar
 
-__all__ = ["came_by_a_signal", "postponed", "send_later", "uninterrupted"]
+from ordmap import real_time as time
+
+__all__ = ["came_by_a_signal", "postponed", "send_later", "uninterrupted", "was_given"]
 
 _ALL_SIGNALS = signal.valid_signals()
 
@@ -104,13 +105,13 @@ def came_by_a_signal(error: BaseException) -> bool:
         return True
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
-        if _was_given(place.tb_next.tb_frame, place.tb_frame):
+        if was_given(place.tb_next.tb_frame, place.tb_frame):
             return True
         place = place.tb_next
     return False
 
 
-def _was_given(called: FrameType, frame: FrameType) -> bool:
+def was_given(called: FrameType, frame: FrameType) -> bool:
     """Whether a function was called with a frame as one of its arguments."""
     code = called.f_code
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & _VARARGS)]

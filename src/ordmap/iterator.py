@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import Context
 from operator import length_hint
 from typing import Any, Generic, NamedTuple, NoReturn, Self, TypeVar, cast
 
+from ordmap import real_time as time
 from ordmap.backends import Backend, Job, Run
 from ordmap.backends.inbox import present_loop
 from ordmap.context import captured
 from ordmap.dropping import close_dropped, close_run
 from ordmap.errors import CheckpointError, OrdmapError
+from ordmap.frames import gives_out, show_the_users
 from ordmap.indices import Source
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Raised, report, set_relatives
@@ -120,6 +121,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
             raise TypeError("an asynchronous iterable is gone through by `async for`, and not by a plain loop")
         return outcome
 
+    @gives_out
     def _failed(self, raised: Raised) -> Any:
         """Raise what an item raised, or return what takes its place."""
         error = report(raised, self, backend=self._settings.backend.name)
@@ -145,7 +147,11 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         while True:
-            result = self._at_once()
+            try:
+                result = self._at_once()
+            except BaseException as error:
+                show_the_users(error)
+                raise
             if result is LATER:
                 from ordmap.awaiting import more  # asyncio is large
 
@@ -199,7 +205,11 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         """
         if self._window is None and getattr(self._settings.backend, "awaits", False):
             self._loop = present_loop()
-        self._alone(lambda: None if self._closed else self._opened().fill())
+        try:
+            self._alone(lambda: None if self._closed else self._opened().fill())
+        except BaseException as error:
+            show_the_users(error)
+            raise
         return self
 
     def close(self) -> None:
@@ -244,6 +254,17 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         if remaining is None:
             raise TypeError("the number of items to come is not known: it is infinite, or the indices are lazy")
         return remaining
+
+    def __repr__(self) -> str:
+        """Say how many items it has given, of how many, and where they are computed; nothing is started for that."""
+        given = self.stats.delivered
+        remaining: int | None = None
+        with contextlib.suppress(Exception):  # a length of the user's that can't be had
+            remaining = self._remaining()
+        where = f"{given} so far" if remaining is None else f"{given} of {given + remaining}"
+        backend = self._settings.backend
+        workers = f" × {backend.workers}" if backend.workers else ""  # noqa: RUF001  it is that sign
+        return f"<OrderedIterator {f'ended after {given}' if self._closed else where}, {backend.name}{workers}>"
 
     def __length_hint__(self) -> int:
         remaining = self._remaining()

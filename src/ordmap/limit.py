@@ -6,10 +6,10 @@ depend on how often that is.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.errors import ItemTimeoutError
 
 __all__ = ["FRAME", "timed", "too_long"]

@@ -16,12 +16,12 @@ import copyreg
 import os
 import pickle
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from types import EllipsisType, FunctionType
 from typing import Any, NamedTuple, NoReturn
 
+from ordmap import real_time as time
 from ordmap.errors import OrdmapError, RemoteError
 from ordmap.imports import works
 from ordmap.interrupts import came_by_a_signal

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
+from ordmap.frames import asks_others
+
 __all__ = ["Failure", "OnError", "checked", "stand_in"]
 
 
@@ -57,6 +59,7 @@ def checked(on_error: object) -> Any:
     return on_error
 
 
+@asks_others
 def stand_in(on_error: OnError, failure: Failure) -> Any:
     """Return what takes the place of a failed item's result."""
     if not callable(on_error):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from itertools import chain, islice
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.errors import CheckpointError
+from ordmap.frames import asks_others
 from ordmap.interrupts import came_by_a_signal
 
 __all__ = ["Puller", "close_source", "length_of", "past"]
@@ -46,6 +47,7 @@ class Puller:
     def __iter__(self) -> Iterator[Any]:
         return self
 
+    @asks_others
     def __next__(self) -> Any:
         """Return the source's next item, for the pulls; what it raises ends it, but not what comes from elsewhere."""
         try:
@@ -65,6 +67,7 @@ class Puller:
         self._error = error
         self._source = iter(())
 
+    @asks_others
     def pull(self, most: int) -> list[Any]:
         """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""
         pulled: list[Any] = []

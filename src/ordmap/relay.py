@@ -19,6 +19,8 @@ from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
+from ordmap.frames import show_the_users
+
 __all__ = ["Relay"]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -56,7 +58,13 @@ class _Turn:
         relay = self.relay()
         if relay is None:
             raise ReferenceError("this iterator is garbage that is being collected: it has ended")
-        return relay._advance()
+        try:
+            return relay._advance()
+        except StopIteration:
+            raise
+        except BaseException as error:
+            show_the_users(error)
+            raise
 
 
 class Relay(_Chain[T_co], Generic[T_co]):

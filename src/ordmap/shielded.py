@@ -10,10 +10,11 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from itertools import starmap
 from typing import Any, TypeVar
+
+from ordmap import real_time as time
 
 __all__ = ["give_way", "hearing", "noted", "passes", "shielded"]
 

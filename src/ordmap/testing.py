@@ -22,7 +22,6 @@ import multiprocessing
 import os
 import random
 import threading
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -45,6 +44,7 @@ from ordmap import (
     ordered_map,
     worker_info,
 )
+from ordmap import real_time as time
 from ordmap.backends import Backend, resolve
 from ordmap.backends.promises import Grade
 

@@ -21,13 +21,13 @@ out; or, where they are many numbers, as an iterator. They count as in flight un
 from __future__ import annotations
 
 import heapq
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from operator import length_hint
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.backends import Run
 from ordmap.chunk import Chunk, Place
 from ordmap.errors import OrdmapError

@@ -14,12 +14,12 @@ import asyncio
 import contextlib
 import inspect
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any, Self
 
+from ordmap import real_time as time
 from ordmap.backends import Job
 from ordmap.backends.forking import refuse_green_threads
 from ordmap.backends.inbox import Inbox, present_loop
@@ -153,6 +153,7 @@ class _Crew:
         self.loop = loop
         if loop is None:
             self.loop = asyncio.new_event_loop()
+            self.loop.time = time.perf_counter  # as its limits of time are measured
             self.thread = threading.Thread(target=self._run, name="ordmap-asyncio", daemon=True)
             self.thread.start()
 

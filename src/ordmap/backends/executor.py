@@ -29,6 +29,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from typing import Self
 
 from ordmap.backends import Job
+from ordmap.backends.forking import without_pickling
 from ordmap.backends.inbox import Inbox
 from ordmap.backends.inputs import portable
 from ordmap.backends.pool import POOL_CLOSED, worker_count
@@ -69,9 +70,10 @@ class Shipment:
     that lacks it all the same. It is held until all who keep it have discarded it.
     """
 
-    def __init__(self, job: Job, *, shared: bool = False, inherited: bool = False) -> None:
+    def __init__(self, job: Job, backend: str, *, shared: bool = False, inherited: bool = False) -> None:
         self.key: Key = (_THIS_PROCESS, next(_numbers))
         self.subject = job.subject
+        self._backend = backend
         self.shared = shared
         self.is_everywhere = shared or inherited
         self.fault: BaseException | None = None
@@ -97,7 +99,7 @@ class Shipment:
                 return Payload(self._data, frozenset(_live.copy()))
         raise BackendUnavailableError(
             f"the {type(self.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "
-            f"{type(self.fault).__name__}: {self.fault}; use backend='processes' or backend='threads'"
+            f"{type(self.fault).__name__}: {self.fault}; {without_pickling(self._backend)}"
         ) from self.fault
 
     def keep(self, keeper: object) -> None:
@@ -364,7 +366,7 @@ class FromExecutor:
             refuse_workers_in_imports()
         shipment = self._kept
         if shipment is None or not shipment.is_for(job):
-            shipment = Shipment(job, shared=shared)
+            shipment = Shipment(job, self.name, shared=shared)
             if self._static:
                 self.close()
                 self._kept = shipment

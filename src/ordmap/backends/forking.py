@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import sys
 import threading
@@ -10,10 +9,11 @@ from types import ModuleType
 from typing import NamedTuple
 
 from ordmap.errors import BackendUnavailableError
+from ordmap.real_time import green_threads
 from ordmap.resources import read_text
 from ordmap.telling import warn
 
-__all__ = ["Objection", "objection_to_fork", "refuse_green_threads"]
+__all__ = ["Objection", "objection_to_fork", "refuse_green_threads", "without_pickling"]
 
 #: What the threads of runtimes call themselves that a fork lacks and waits for, by how their names begin. Most are
 #: parts of many libraries, so that the name says more than any list of modules.
@@ -97,6 +97,12 @@ def objection_to_fork() -> Objection | None:
     return None if culprit is None else Objection(f"{culprit} is in use and does not survive a fork{where}")
 
 
+def without_pickling(backend: str) -> str:
+    """Return what to write in place of a backend whose workers need something pickled that can't be."""
+    inherits = backend != "processes" and sys.platform == "linux" and objection_to_fork() is None
+    return "use backend='processes' or backend='threads'" if inherits else "use backend='threads'"
+
+
 def _running() -> str | None:
     """Return the runtime of which there are threads here."""
     tasks = "/proc/self/task"
@@ -131,8 +137,7 @@ def refuse_green_threads(backend: str) -> None:
 
     Such a wait holds up all of them, and an event loop can't tell them apart.
     """
-    patcher = getattr(_thread.start_new_thread, "__module__", "_thread").partition(".")[0]
-    if patcher not in {"_thread", "thread"}:
+    if patcher := green_threads():
         raise BackendUnavailableError(
             f"backend={backend!r} can't be had where {patcher} has patched threads: all of them would wait for it; use "
             "backend='threads', whose items take turns as the program's own do"

@@ -17,7 +17,6 @@ import pickle
 import signal
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +25,7 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from ordmap import real_time as time
 from ordmap.backends import Job, cores, logs, remote, streams
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
 from ordmap.backends.forking import objection_to_fork, refuse_green_threads
@@ -236,7 +236,7 @@ class Processes(ProcessPool):
     def _ship(self, job: Job) -> Shipment:
         """Make a job ready for the workers there are, or for new ones where these can't get it."""
         fork = self._forks()
-        shipment = Shipment(job, inherited=fork and self._crew is None)
+        shipment = Shipment(job, self.name, inherited=fork and self._crew is None)
         if shipment.fault is not None and not fork:
             shipment.discard(None)
             shipment.payload()  # says what is wrong

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from functools import partial
@@ -12,6 +11,7 @@ from itertools import takewhile
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.backends import Job
 from ordmap.backends.inbox import Inbox
 from ordmap.backends.pool import POOL_CLOSED, Life, LocalPool, initializer_failed

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.item import InHand
 from ordmap.limit import FRAME, timed, too_long
 from ordmap.outcome import Raised, run_chunk

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any, overload
 
 from ordmap.backends import Job
-from ordmap.backends.forking import Objection, objection_to_fork, refuse_green_threads
+from ordmap.backends.forking import Objection, objection_to_fork, refuse_green_threads, without_pickling
 from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import SENT_CONTEXT, row, weaker
 from ordmap.engine.fork import Fork
@@ -113,7 +113,7 @@ class Processes(ProcessPool):
 
         parcel = None
         try:
-            launch = Interpreter(self._life)
+            launch = Interpreter(self._life, without_pickling(self.name))
             if objection.cure is None and job is not None:
                 parcel = _parcel(job)
         except BackendUnavailableError as error:
@@ -197,7 +197,7 @@ class Spawn(Processes):
     promises = row(context=SENT_CONTEXT)
 
     def _objection(self) -> Objection | None:
-        return Objection("backend='spawn' is asked for", "use backend='processes' or backend='threads'")
+        return Objection("backend='spawn' is asked for", without_pickling(self.name))
 
 
 def _parcel(job: Job, inherited: Sequence[ContextVar[Any]] = (), cure: str | None = None) -> Parcel:

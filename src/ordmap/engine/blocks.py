@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 
+from ordmap import real_time as time
 from ordmap.engine.board import Board
 from ordmap.engine.memory import Memory, Span
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import _bootstrap
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.backends.reach import reached
 from ordmap.shielded import passes
 

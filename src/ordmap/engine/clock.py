@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import faulthandler
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.engine.last_words import LastWords
 from ordmap.limit import timed
 

@@ -11,11 +11,11 @@ import contextlib
 import os
 import select
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from ordmap import real_time as time
 from ordmap.engine.clock import TIMED_OUT
 from ordmap.engine.groups import reap_group, signal_group
 from ordmap.errors import WorkerDiedError

@@ -31,7 +31,7 @@ _PATIENCE = 60.0
 #: In the environment of a program that is tried: it starts no others.
 _TRIED = "ORDMAP_TRIED"
 
-_ADVICE = "name the Python that workers are to run by multiprocessing.set_executable(), or use backend='processes'"
+_ADVICE = "name the Python that workers are to run by multiprocessing.set_executable(), or"
 
 #: The programs that have shown it.
 _proven: set[str] = set()
@@ -84,20 +84,21 @@ class _Told(NamedTuple):
         return function(*self.args)
 
 
-def checked_executable() -> str:
-    """Return the path of the program that workers run, or refuse what can't be one."""
+def checked_executable(instead: str) -> str:
+    """Return the path of the program that workers run, or refuse what can't be one; ``instead``: what else to write."""
+    advice = f"{_ADVICE} {instead}"
     spawn = sys.modules.get("multiprocessing.spawn")  # it is the one that knows of another than Python's own
     frozen = bool(getattr(sys, "frozen", False))
     found = sys.executable if spawn is None or frozen else spawn.get_executable()
     if not found:
-        raise BackendUnavailableError(f"fresh interpreters need a program, and sys.executable is {found!r}: {_ADVICE}")
+        raise BackendUnavailableError(f"fresh interpreters need a program, and sys.executable is {found!r}: {advice}")
     path = os.fsdecode(found)
     if not os.access(path, os.X_OK):
-        raise BackendUnavailableError(f"fresh interpreters need a program, and {path} is none: {_ADVICE}")
+        raise BackendUnavailableError(f"fresh interpreters need a program, and {path} is none: {advice}")
     if path not in _proven:
         name = os.path.basename(os.path.realpath(path))  # noqa: PTH119
         if (frozen or not name.startswith(("python", "pypy"))) and not _is_python(path):
-            how = "have the program call multiprocessing.freeze_support() first" if frozen else _ADVICE
+            how = "have the program call multiprocessing.freeze_support() first" if frozen else advice
             raise BackendUnavailableError(f"{path} does not become a worker when it is started as one: {how}")
         _proven.add(path)
     return path

@@ -11,9 +11,9 @@ import contextlib
 import errno
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
 
+from ordmap import real_time as time
 from ordmap.resources import read_text
 
 if TYPE_CHECKING:

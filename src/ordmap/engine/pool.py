@@ -20,13 +20,13 @@ import select
 import signal
 import socket
 import threading
-import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from typing import Any, Protocol
 
+from ordmap import real_time as time
 from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, Life, initializer_failed
 from ordmap.chunk import Chunk

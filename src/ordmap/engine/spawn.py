@@ -48,10 +48,11 @@ class Interpreter:
     inherits = False
     beside = ""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: Life, instead: str) -> None:
+        """``instead``: what to write where there is no program to run, in words."""
         refuse_workers_in_imports()
         self.life = life
-        self._executable = checked_executable()
+        self._executable = checked_executable(instead)
         path = marshal.dumps(_path())
         try:
             self._luggage = Parcel((Introduction(), Surroundings.here(), life, logs.note()))

@@ -15,10 +15,10 @@ import select
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.engine.when_imported import when_imported
 
 __all__ = ["PATIENCE", "callers_tracker", "held", "outlive_workers", "tracker_kept"]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from ordmap import real_time as time
 from ordmap.engine.board import Board
 from ordmap.resources import read_text
 from ordmap.telling import warn
@@ -53,7 +53,7 @@ class Vigil:
         self._seen: dict[Worker, _Sight] = {}
         self._told: set[Worker] = set()
         self._has_told = False
-        self.due = time.monotonic() + _PERIOD  # when to look next, by `time.monotonic`
+        self.due = time.monotonic() + _PERIOD  # when to look next
 
     def look(self, workers: Iterable[Worker]) -> None:
         """End what is overdue, and say once of a worker that it seems to wait for ever."""

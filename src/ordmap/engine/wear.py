@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+
+from ordmap import real_time as time
 
 __all__ = ["Wear", "own_memory"]
 

@@ -22,12 +22,12 @@ import select
 import signal
 import socket
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from typing import Any, NamedTuple, NoReturn
 
+from ordmap import real_time as time
 from ordmap.backends import Job, cores, streams
 from ordmap.backends.inputs import TRAVELLING, Pickles, unpacking, unpickling
 from ordmap.backends.pool import Life, refuse_breakpoints
