@@ -35,7 +35,8 @@ def refused(why: str) -> Grade:
 PROMISES: dict[str, str] = {
     "order": "The results are those of `map`, in its order, each item computed once (a few again if a worker dies).",
     "bounded": "Never more than `prefetch` items are submitted and not yet yielded.",
-    "filled": "The whole window gets computed without a further `next()`, while the caller is busy.",
+    "filled": "The whole window gets computed without a further `next()`, while the caller is busy; of an iterator, "
+    "which may be slow, what was pulled before the oldest item was ready.",
     "lazy": "Nothing starts before the first `next()`; the dataset is seen as it is then.",
     "clean": "After the end, `break`, an exception, `close()` or garbage collection nothing stays behind.",
     "parent death": "When the calling process is killed its workers end too.",
