@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 from ordmap import Asyncio, Processes, Spawn, Threads, ordered_map
 from ordmap.dropping import close_dropped
 from ordmap.engine import available
+from ordmap.interrupts import uninterrupted
 from ordmap.shielded import hearing, shielded
 from test_engine import children, until
 
@@ -218,3 +220,46 @@ def test_a_child_has_nothing_of_an_exception_that_was_for_its_caller(tally):
         raise_in(thread.ident, Limit)
         thread.join(30)
     assert int(tally) == 20
+
+
+@pytest.mark.parametrize("ends", ["well", "with an error"])
+def test_at_whatever_instruction_it_comes_signals_are_let_through_again(ends):
+    def section():
+        with uninterrupted():
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            if ends != "well":
+                raise LookupError
+
+    def attempt(instant, found):
+        left = instant
+
+        def trace(frame, *_):
+            nonlocal left
+            frame.f_trace_opcodes = True
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise_in(threading.get_ident(), Limit)
+            return trace
+
+        try:
+            sys.settrace(trace)
+            section()
+        except (Limit, LookupError) as error:
+            found.append(type(error))
+        finally:
+            sys.settrace(None)
+        found.append((left > 0, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+    raised = []
+    for instant in range(1, 2000):
+        found = []
+        thread = threading.Thread(target=attempt, args=(instant, found))
+        thread.start()
+        thread.join()
+        *errors, (over, mask) = found
+        assert not mask, f"signals are blocked: it came at instant {instant}"
+        raised += errors
+        if over:
+            break
+    assert 50 < raised.count(Limit) < 1000

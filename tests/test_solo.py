@@ -125,13 +125,13 @@ def test_steps_give_what_a_window_gives_and_say_so_at_every_item(way):
     one, other = WAYS[way](logs[0]), by_chunks(way, logs[1])
     for place in itertools.count():
         assert one.__length_hint__() == other.__length_hint__() or place == 0
-        found = [next(iterator, "over") for iterator in (one, other)]
+        found = [next(iterator, None) for iterator in (one, other)]
         assert repr(found[0]) == repr(found[1])
         assert one.stats[:3] == other.stats[:3]
         assert json.dumps(one.state_dict()) == json.dumps(other.state_dict())
         assert logs[0] == logs[1] == list(range(len(logs[0])))
         assert len(logs[0]) <= place + 1
-        if found[0] == "over":
+        if found[0] is None:
             break
     assert type(one._window) is Solo
     assert type(other._window) is not Solo
@@ -367,7 +367,6 @@ def test_several_threads_get_each_item_once_and_compute_one_at_a_time():
             sys.setswitchinterval(switch)
         together = [one.index if isinstance(one, Failure) else one for own in found for one in own]
         assert sorted(together) == list(range(2000))
-        assert all(len(own) == len(set(map(id, own))) or True for own in found)
 
 
 @pytest.mark.parametrize("number", [0, 1, 5])
@@ -497,9 +496,9 @@ def test_wherever_a_handler_raises_no_item_is_lost_or_given_twice(kind):
     for instant in itertools.count(1):
         left = instant
 
-        def profile(frame, event, _):
+        def profile(_, __, argument):
             nonlocal left
-            left -= 1
+            left -= argument is not sys.setprofile
             if left == 0:
                 sys.setprofile(None)
                 signal.raise_signal(signal.SIGUSR1)

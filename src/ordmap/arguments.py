@@ -46,7 +46,7 @@ class Arguments:
         return Chunk(keys, label, start) if keys else None
 
     def feed(self) -> Iterator[Any]:
-        pulled = self._puller
+        pulled, self._before = self._puller, None  # one by one they need not be compared, nor held
         keys: Iterable[Any] = () if pulled is None or pulled.held else pulled.one_by_one()
         for key in keys if self._indices is None else self._indices[self._taken :]:
             self._taken += 1

@@ -51,7 +51,7 @@ class Solo:
         self._lock = lock
         self._ended_by = ended_by
         self._feed: Iterator[Any] = iter(())
-        self._before = Chunk((), Label(), 0)  # the item that `take` took last: steps are counted from there
+        self._last = Place(0, 0)  # of the item that `take` took last: steps are counted from there
         self._held: Chunk | None = None  # the item that is being computed, or was, and is not given out
         self._raised: Raised | None = None  # by a step's item, which is held
         self._given: list[Any] = []  # by the last `take`, as far as the iterator has left it
@@ -67,9 +67,9 @@ class Solo:
     def step(self, _: None) -> Any:
         """Compute the next item and return its result; ``StopIteration``: it is to be had by `take`."""
         try:
+            began = time.perf_counter()
             with self._lock:
                 if self.flows and self.inside is None and not self._woken:
-                    began = time.perf_counter()
                     hand = self._hand
                     self.inside = threading.get_ident()
                     try:
@@ -110,7 +110,7 @@ class Solo:
         """Return the item of the present step, as `take` would have taken it."""
         hand = self._hand
         first = None if hand.label.first is None else hand.label.first + hand.place
-        return Chunk([hand.key], Label(hand.label.epoch, 1, first), self._before.start + hand.place)
+        return Chunk([hand.key], Label(hand.label.epoch, 1, first), self._last.position + hand.place)
 
     def take(self, *, wait: bool = True) -> list[Any] | Raised | Later | None:
         """Compute the next item, and give it out: see `Window.take`. It never waits."""
@@ -162,8 +162,8 @@ class Solo:
         self._feed = self._source.feed()
         given: Any = outcome if type(outcome) is Raised else [outcome]
         results = given if type(given) is list else []
-        now: tuple[Any, ...] = chunk, results, self._counted + 1, None
-        self._before, self._given, self._counted, self._held = now  # at once: no signal's handler comes in between
+        now: tuple[Any, ...] = chunk.place(), results, self._counted + 1, None
+        self._last, self._given, self._counted, self._held = now  # at once: no signal's handler comes in between
         self.flows = True
         return given  # type: ignore[no-any-return]
 
@@ -181,8 +181,10 @@ class Solo:
         """Return the place of the next item to be given out."""
         if self._place is not None:
             return self._place
-        chunk = self._before if self._given else self._held
-        return self._source.place() if chunk is None else chunk.place()
+        if self._given:
+            return self._last
+        held = self._held
+        return self._source.place() if held is None else held.place()
 
     def remaining(self) -> int | None:
         """Return the number of items not given out yet, as far as the source knows its length."""
