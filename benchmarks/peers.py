@@ -254,7 +254,10 @@ PEERS: dict[str, Peer] = {
     "processes": Peer(partial(ordmap, backend="processes"), ("ordmap",)),
     "spawn": Peer(partial(ordmap, backend="spawn"), ("ordmap",)),
     "threads": Peer(partial(ordmap, backend="threads"), ("ordmap",)),
+    "no-workers": Peer(partial(ordmap, backend="serial"), ("ordmap",)),
+    "asyncio": Peer(partial(ordmap, backend="asyncio"), ("ordmap",)),
     "serial": Peer(serial),
+    "tasks": Peer(serial),  # a plain window of them: see `awaits`
     "executor": Peer(executor, ("concurrent.futures.process",)),
     "pool.imap": Peer(pool_imap, ("multiprocessing.pool",), bounded=False),
     "torch": Peer(torch, ("torch.utils.data",), distribution="torch"),
@@ -270,7 +273,7 @@ PEERS: dict[str, Peer] = {
         environment=(("KERAS_BACKEND", "torch"), ("TF_CPP_MIN_LOG_LEVEL", "3")),
     ),
 }
-OURS = ("processes", "spawn", "threads")
+OURS = ("processes", "spawn", "threads", "no-workers", "asyncio")
 
 
 def peer_of(name: str) -> Peer:

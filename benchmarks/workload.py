@@ -23,6 +23,8 @@ MODULES = (
     "jpeg",
     "startup",
     "slow_consumer",
+    "serial",
+    "awaits",
 )
 
 

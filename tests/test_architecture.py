@@ -90,6 +90,7 @@ FLOORS = [
     {"engine.backends"},
     {"backends.processes"},
     {"dropping", "window"},
+    {"solo"},
     {"awaiting"},
     {"iterator"},
     {"imap", "views"},

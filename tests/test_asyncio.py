@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -810,3 +811,87 @@ def test_any_asynchronous_source_is_closed(taken):
         return found, source.closed, plain.closed
 
     assert asyncio.run(main()) == ([1, 2, 3, 4][:taken], 1, 1)
+
+
+# Chunks that another thread brings
+
+
+def test_the_loop_is_told_once_of_all_chunks_that_come_while_it_is_busy():
+    with Asyncio(4) as pool:
+        assert list(ordered_map(square, [3], backend=pool)) == [9]
+        loop = pool._crews[None].loop
+        is_held, go_on, told = threading.Event(), threading.Event(), []
+        tell = loop.call_soon_threadsafe
+        tell(lambda: (is_held.set(), go_on.wait(20)))
+        assert is_held.wait(20)
+        loop.call_soon_threadsafe = lambda *call, **how: (told.append(call[0].__name__), tell(*call, **how))
+        iterator = ordered_map(square, range(200), backend=pool, prefetch=64, chunksize=1).start()
+        assert iterator.stats.in_flight == 64
+        assert told == ["_take_brought"]
+        go_on.set()
+        assert list(iterator) == [n * n for n in range(200)]
+
+
+def test_a_handler_that_raises_while_the_loop_is_told_costs_another_run_nothing():
+    """At each call and return of ours that brings a chunk to the loop."""
+
+    class Interrupt(BaseException):
+        pass
+
+    def raises(*_):
+        raise Interrupt
+
+    def profile(frame, _, argument):
+        nonlocal left
+        left -= argument is not sys.setprofile and frame.f_code.co_filename.endswith("asyncio.py")
+        if left == 0:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, raises)
+    try:
+        for instant in range(1, 200):
+            left = instant
+            with Asyncio(2) as pool:
+                other = ordered_map(square, range(30), backend=pool, prefetch=4, chunksize=1)
+                assert [next(other), next(other)] == [0, 1]
+                one = ordered_map(square, range(30), backend=pool, prefetch=4, chunksize=1)
+                try:
+                    sys.setprofile(profile)
+                    one.start()
+                except Interrupt:
+                    pass
+                finally:
+                    sys.setprofile(None)
+                assert list(other) == [n * n for n in range(2, 30)]
+                one.close()
+            if left > 0:
+                break
+        assert 8 < instant < 199
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+@pytest.mark.parametrize("kind", ["for", "async for"])
+def test_thousands_of_items_of_any_length_come_in_order_and_leave_no_timer(kind, limit):
+    loops = []
+
+    async def item(number):
+        if not loops:
+            loops.append(asyncio.get_running_loop())
+        if number % 3:
+            await asyncio.sleep(random.Random(number).random() / 200)
+        return number
+
+    def made():
+        return ordered_map(item, range(2000), workers=150, backend="asyncio", item_timeout=limit)
+
+    async def main():
+        found = [one async for one in made()]
+        assert not [
+            timer for timer in loops[0]._scheduled if not timer.cancelled() and timer.when() > loops[0].time() + 5
+        ]
+        return found
+
+    assert (asyncio.run(main()) if kind == "async for" else list(made())) == list(range(2000))

@@ -21,16 +21,10 @@ from ordmap import (
     ordered_map,
     worker_info,
 )
-from ordmap.backends import portable
 from ordmap.testing import wait_until
+from test_asyncio import BACKENDS as EVERY_BACKEND
 
-BACKENDS = {
-    "threads": lambda: {"workers": 2, "backend": "threads"},
-    "processes": lambda: {"workers": 2, "backend": "processes"},
-    "spawn": lambda: {"workers": 2, "backend": "spawn"},
-    "asyncio": lambda: {"workers": 2, "backend": "asyncio"},
-    "portable processes": lambda: {"backend": portable.Processes(2)},
-}
+BACKENDS = {name: how for name, how in EVERY_BACKEND.items() if name != "serial"}  # which never awaits anything
 EACH = pytest.mark.parametrize("name", BACKENDS)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ import pytest
 from ordmap import Asyncio, Processes, Spawn, Threads, ordered_map
 from ordmap.dropping import close_dropped
 from ordmap.engine import available
+from ordmap.interrupts import uninterrupted
 from ordmap.shielded import hearing, shielded
 from test_engine import children, until
 
@@ -28,6 +31,10 @@ pytestmark = [
         r"ignore:(?s)Exception ignored.*\b(Limit|Late)\b:pytest.PytestUnraisableExceptionWarning",
     ),
 ]
+
+
+#: Exceptions that come at one instant or another.
+ROUNDS = 400
 
 
 class Limit(BaseException):
@@ -218,3 +225,40 @@ def test_a_child_has_nothing_of_an_exception_that_was_for_its_caller(tally):
         raise_in(thread.ident, Limit)
         thread.join(30)
     assert int(tally) == 20
+
+
+@pytest.mark.parametrize("ends", ["well", "with an error"])
+def test_whenever_it_comes_signals_are_let_through_again(ends):
+    """It comes where the thread gives way: after a call, or at the first instruction of a function."""
+
+    def section():
+        with uninterrupted():
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            if ends != "well":
+                raise LookupError
+
+    def attempts():
+        while len(masks) < ROUNDS:
+            try:
+                begun.append(len(masks))
+                while True:
+                    with contextlib.suppress(LookupError):
+                        section()
+            except Limit:
+                masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    masks, begun = [], []
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        thread = threading.Thread(target=attempts)
+        thread.start()
+        for round_ in range(ROUNDS):
+            until(lambda r=round_: begun and begun[-1] == r)
+            time.sleep(random.random() / 5000)
+            raise_in(thread.ident, Limit)
+            until(lambda r=round_: len(masks) > r)
+        thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert masks == [set()] * ROUNDS

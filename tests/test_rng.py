@@ -24,12 +24,12 @@ from ordmap import (
     item_rng,
     ordered_imap,
     ordered_map,
-    outcome,
+    solo,
     worker_info,
 )
 from ordmap.backends import portable
 from ordmap.engine import available
-from ordmap.item import InHand, Label
+from ordmap.item import InHand, Label, OneInHand
 from ordmap.rng import word_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -553,8 +553,9 @@ def test_an_executor_of_threads_leaves_the_generators_alone():
         assert states() == before
 
 
+@pytest.mark.parametrize("before", [0, 2])
 @pytest.mark.parametrize("times", [1, 2])
-def test_after_ctrl_c_at_any_instant_nobody_is_inside_an_item(monkeypatch, times):
+def test_after_ctrl_c_at_any_instant_nobody_is_inside_an_item(monkeypatch, times, before):
     """Else an iterator of the program's would take itself for one of an item's, and do without workers."""
     left = [times]
 
@@ -572,11 +573,12 @@ def test_after_ctrl_c_at_any_instant_nobody_is_inside_an_item(monkeypatch, times
             self.interrupt()
             item.current.reset(token)
 
-    put_down = InHand.put_down
-    monkeypatch.setattr(outcome, "current", Interrupted())
-    if times == 2:
-        monkeypatch.setattr(InHand, "put_down", lambda hand: (Interrupted.interrupt(), put_down(hand)))
     iterator = ordered_map(abs, range(5), workers=0)
+    assert [next(iterator) for _ in range(before)] == list(range(before))
+    put_down = OneInHand.put_down
+    monkeypatch.setattr(solo, "current", Interrupted())
+    if times == 2:
+        monkeypatch.setattr(OneInHand, "put_down", lambda hand: (Interrupted.interrupt(), put_down(hand)))
     with pytest.raises(KeyboardInterrupt):
         next(iterator)
     assert worker_info() is None

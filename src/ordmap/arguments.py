@@ -45,6 +45,13 @@ class Arguments:
         self._taken = start + len(keys)
         return Chunk(keys, label, start) if keys else None
 
+    def feed(self) -> Iterator[Any]:
+        pulled, self._before = self._puller, None  # one by one they need not be compared, nor held
+        keys: Iterable[Any] = () if pulled is None or pulled.held else pulled.one_by_one()
+        for key in keys if self._indices is None else self._indices[self._taken :]:
+            self._taken += 1
+            yield key
+
     def _inputs(self, most: int) -> list[Any]:
         """Return the next inputs, none at the end."""
         if self._puller is None:

@@ -25,6 +25,9 @@ __all__ = ["Indices", "Shard", "Source", "check_indices", "hook_of"]
 #: Indices after which a sampler that can tell its own state is asked again: that may cost a lot.
 _ASK_AGAIN = 256
 
+#: Indices that are had from a range or a permutation at once, where each is used by itself.
+_AT_ONCE = 256
+
 
 class Source(Protocol):
     """Where the window's items come from.
@@ -44,6 +47,9 @@ class Source(Protocol):
 
         ``None``: there are no more of them, or none before `turn`.
         """
+
+    def feed(self) -> Iterator[Any]:
+        """Give the keys that follow, each taken when it is asked for; at their end, `take` goes on, or says why."""
 
     def turn(self) -> bool:
         """Go on to the next epoch, once all items of this are given out; ``True``: there may be more to take."""
@@ -161,6 +167,25 @@ class Indices:
             else:
                 self._begin_next()
         return None
+
+    def feed(self) -> Iterator[int]:
+        order, length = self._order, self._length
+        if order is None or length is None or self._closed:
+            return
+        if not isinstance(order, Puller):
+            while (chunk := self._cut(order, _AT_ONCE, length)) is not None:
+                for key in chunk.keys:
+                    self._taken += 1
+                    yield key
+        elif not order.held and self._sampler is None and self._mark is None:
+            for key in order.one_by_one():
+                try:
+                    number = _checked(key, length)
+                except (IndexError, TypeError):  # it is looked at again, alone
+                    order.put_back([key])
+                    return
+                self._taken += 1
+                yield number
 
     def _begin_next(self) -> None:
         self._epoch, self._taken, self._order, self._sampler = self._epoch + 1, 0, None, None

@@ -5,11 +5,15 @@ from __future__ import annotations
 # What `signal` wraps: that makes an enum of each of 64 numbers, which takes a quarter of a millisecond.
 import _signal  # type: ignore[import-not-found]
 import _thread
+import io
 import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import starmap
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -154,19 +158,27 @@ class _Belated:
         return self.handler(number, frame)
 
 
-class uninterrupted:  # noqa: N801  used as a function is
+class uninterrupted(io.IOBase):  # noqa: N801  used as a function is
     """Have signals wait to the end: an exception of a handler's must not leave a worker behind.
 
     To block them is not enough. Another thread, which doesn't, may receive one, and Python then runs the handler in the
     main thread, wherever that is: so there the handlers wait, too.
+
+    In any other thread an exception from outside may come at the first instruction of any Python function. So ``with``
+    ends there without one: `io.IOBase` has an ``__exit__`` in C that calls ``close``, and that is a call of C's, too.
     """
+
+    closed = True  # else the end of the object would close it once more
 
     def __init__(self) -> None:
         self._stand_ins: _StandIns | None = None
         self._mask: set[int] = set()  # before
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> None:  # type: ignore[override]  # it has nothing to be used
         self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        if threading.get_ident() != threading.main_thread().ident:
+            restoring = starmap(_signal.pthread_sigmask, ((signal.SIG_SETMASK, self._mask),))
+            self.close = partial(deque[Any]().extend, restoring)  # type: ignore[method-assign]
         try:
             _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             self._stand_ins = _StandIns.put()
@@ -174,7 +186,8 @@ class uninterrupted:  # noqa: N801  used as a function is
             _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             raise
 
-    def __exit__(self, *exc_info: object) -> None:
+    def close(self) -> None:
+        """Let signals come again."""
         stand_ins = self._stand_ins
         try:
             if stand_ins is not None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-__all__ = ["InHand", "Label", "WorkerInfo", "current", "in_hand", "worker_info"]
+__all__ = ["InHand", "Label", "OneInHand", "WorkerInfo", "current", "in_hand", "worker_info"]
 
 
 class Label(NamedTuple):
@@ -69,15 +69,53 @@ class InHand:
         self.generators = None
 
     @property
+    def place(self) -> int:
+        """The place of the present item in its chunk."""
+        return len(self.outcomes)
+
+    @property
     def is_item(self) -> bool:
         """Whether an item is being computed."""
-        return len(self.outcomes) < len(self.keys)
+        return self.place < len(self.keys)
 
     @property
     def index(self) -> int:
         """The index of the present item."""
-        place, first = len(self.outcomes), self.label.first
-        return int(self.keys[place]) if first is None else first + place
+        first = self.label.first
+        return int(self.keys[self.place]) if first is None else first + self.place
+
+
+class OneInHand(InHand):
+    """One item after the other, without an end that is known; their outcomes are kept by nothing here.
+
+    The thread that computes sets ``key`` and ``is_item`` for each, and counts it by ``place``.
+    """
+
+    __slots__ = ("is_item", "key", "place")
+
+    is_item: bool
+    place: int
+
+    def __init__(self, worker: int | None, workers: int, seed: int | None) -> None:
+        super().__init__(worker, workers)
+        self.seed = seed
+        self.put_down()
+
+    def begin(self, key: Any, label: Label) -> None:
+        """Begin with an item, of which the label says where it is."""
+        self.key, self.label, self.place, self.generators, self.is_item = key, label, 0, None, True
+
+    def put_down(self) -> None:
+        """Note that nothing is being computed, and hold nothing of what was."""
+        self.is_item = False
+        self.key = self.generators = None
+        self.place = 0
+
+    @property
+    def index(self) -> int:
+        """The index of the present item."""
+        first = self.label.first
+        return int(self.key) if first is None else first + self.place
 
 
 current: ContextVar[InHand | None] = ContextVar("ordmap item", default=None)

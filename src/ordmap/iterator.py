@@ -8,11 +8,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import Context
+from itertools import repeat
 from operator import length_hint
 from typing import Any, Generic, NamedTuple, NoReturn, Self, TypeVar, cast
 
 from ordmap import real_time as time
-from ordmap.backends import Backend, Job, Run
+from ordmap.backends import Backend, Immediate, Job, Run
 from ordmap.backends.inbox import present_loop
 from ordmap.context import captured
 from ordmap.dropping import close_dropped, close_run
@@ -25,6 +26,7 @@ from ordmap.pace import Pace
 from ordmap.policy import Failure, OnError, stand_in
 from ordmap.relay import Relay
 from ordmap.shielded import noted
+from ordmap.solo import Solo
 from ordmap.window import LATER, Window
 
 __all__ = ["OrderedIterator", "Settings", "Stats"]
@@ -89,7 +91,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._at_hand: Iterator[Any] = iter(())  # the next results, if they are many numbers
-        self._window: Window | None = None
+        self._window: Window | Solo | None = None
+        self._steps: Iterator[Any] | None = None  # the next results, each computed when it is asked for
         self._pace: Pace
         self._dropped: list[weakref.finalize[Any, Any]] = []  # of its runs: one, two for a moment between epochs
         # Re-entrant, since a signal may come right after it was taken, and its handler raise, or ask for the state.
@@ -107,6 +110,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         raise TypeError("an iterator can't be copied or pickled: make another, and load this one's state_dict()")
 
     def _advance(self) -> Any:
+        if self._steps is not None and isinstance(self._window, Solo) and self._window.flows:
+            self._leave(self._steps)
         outcome = self._alone(self._next)
         while type(outcome) is Raised:
             if self._settings.on_error != "skip":
@@ -283,7 +288,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         Attention: where Ctrl-C, or what another handler raises, ends ``next()`` itself, its item may count, though it
         didn't arrive. So save the state between two items, not after such an end.
         """
-        if self._inside == threading.get_ident():
+        if self._is_inside():
             raise ValueError("the iterator is computing just now: ask for its state between two items")
         with self._lock:
             source = self._settings.source
@@ -316,7 +321,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
             delivered=window.delivered if window is not None else 0,
             in_flight=window.in_flight if window is not None else 0,
             most_in_flight=window.most_in_flight if window is not None else 0,
-            waited=self._waited,
+            waited=self._waited + (window.waited if isinstance(window, Solo) else 0.0),
         )
 
     def _alone(self, step: Callable[[], Any]) -> Any:
@@ -324,8 +329,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
 
         So does Ctrl-C, at any instant of it.
         """
-        me = threading.get_ident()
-        if self._inside == me:
+        if self._is_inside():
             raise ValueError("the iterator is computing already: an item, or a signal handler, can't ask it for more")
         if os.getpid() != self._process:
             raise OrdmapError(
@@ -335,7 +339,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         try:
             try:
                 with self._lock:
-                    self._inside = me
+                    self._inside = threading.get_ident()
                     try:
                         return step()
                     finally:
@@ -348,16 +352,24 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
             if isinstance(error, OrdmapError) and error.index is None and self._window is not None:
                 error.index = self._window.first_missing()
             self._inside = None
-            # Ctrl-C is known to end it; what a time limit raises may be caught by a program that goes on.
-            cut_short = not self._closed and not isinstance(error, KeyboardInterrupt) and came_by_a_signal(error)
-            self.close()
-            if cut_short:
-                self._cut_short = type(error).__name__
+            self._ended_by(error)
             raise
+
+    def _is_inside(self) -> bool:
+        """Whether this thread is in the midst of a step, or computes an item."""
+        me = threading.get_ident()
+        return self._inside == me or (isinstance(self._window, Solo) and self._window.inside == me)
+
+    def _ended_by(self, error: BaseException) -> None:
+        # Ctrl-C is known to end it; what a time limit raises may be caught by a program that goes on.
+        cut_short = not self._closed and not isinstance(error, KeyboardInterrupt) and came_by_a_signal(error)
+        self.close()
+        if cut_short:
+            self._cut_short = type(error).__name__
 
     def _by_now(self) -> Any:
         """Return the next outcome, ``_END``, or `LATER`: without workers an item is computed here and now."""
-        if self._inside == threading.get_ident():
+        if self._is_inside():
             return LATER
         taken: list[bool] = []
         try:
@@ -402,7 +414,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
     def _let_go(self) -> None:
         """Have a closed window hold nothing, unless a thread is inside: then that does it on its way out."""
         while self._closed and self._window is not None and not self._window.closed:
-            if self._inside == threading.get_ident():
+            if self._is_inside():
                 return
             taken: list[bool] = []
             try:
@@ -414,13 +426,19 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
                 if taken == [True]:
                     self._lock.release()
 
-    def _opened(self) -> Window:
+    def _opened(self) -> Window | Solo:
         """Return the window, beginning the run if this is the first time."""
         if self._window is None:
             settings = self._settings
             self._context = captured()
             pace = self._pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
-            self._window = Window(settings.source, self._run(), pace, settings.retries)
+            run = self._run()
+            if isinstance(run, Immediate):
+                ended_by = weakref.WeakMethod(self._ended_by)
+                solo = self._window = Solo(settings.source, run, settings.retries, self._lock, ended_by)
+                self._steps = map(solo.step, repeat(None))
+            else:
+                self._window = Window(settings.source, run, pace, settings.retries)
             if hasattr(settings.source, "pulling"):  # an asynchronous one has a task, which has to end
                 self._dropped.append(weakref.finalize(self, close_dropped, settings.source, self._process))
                 self._dropped[-1].atexit = False

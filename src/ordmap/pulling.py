@@ -93,6 +93,16 @@ class Puller:
             raise raised
         return pulled
 
+    def one_by_one(self) -> Iterator[Any]:
+        """Give what the source gives, each item when it is asked for; what it raises the next `pull` raises."""
+        try:
+            yield from self._source
+        except Exception as error:
+            if came_by_a_signal(error):
+                raise
+            self._fail(error)
+        self.ended = True
+
     def put_back(self, items: Sequence[Any]) -> None:
         """Have these come next, once more."""
         self._items.prepend(*items)

@@ -79,7 +79,7 @@ def item_rng(kind: Literal["random", "numpy"] = "random") -> random.Random | np.
     hand = in_hand()
     if hand is None:
         return _generator(kind, None)
-    place = len(hand.outcomes)
+    place = hand.place
     if hand.generators is None or hand.generators[0] != place:
         hand.generators = place, {}
     made = hand.generators[1]

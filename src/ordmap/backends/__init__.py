@@ -19,10 +19,10 @@ from typing import Any, Protocol, cast, runtime_checkable
 from ordmap.backends.promises import Grade
 from ordmap.chunk import Chunk
 from ordmap.context import captured
-from ordmap.item import in_hand
+from ordmap.item import OneInHand, in_hand
 from ordmap.outcome import Answer
 
-__all__ = ["BACKENDS", "Backend", "Job", "Run", "resolve"]
+__all__ = ["BACKENDS", "Backend", "Immediate", "Job", "Run", "resolve"]
 
 #: Every backend that can be asked for by name, and where it lives; imported when it is used.
 BACKENDS: dict[str, tuple[str, str]] = {
@@ -89,6 +89,16 @@ class Run(Protocol):
 
     def close(self) -> None:
         """Give up what isn't done and hold nothing any more; from any thread, any number of times."""
+
+
+class Immediate:
+    """What a run without workers may be, beside a `Run`: ``compute(key)`` computes the item that ``hand`` has.
+
+    It is known by its class, for a run that stands around another may want to see what is submitted.
+    """
+
+    hand: OneInHand
+    compute: Callable[[Any], Any]
 
 
 @runtime_checkable

@@ -17,6 +17,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
+from functools import partial
+from types import CoroutineType
 from typing import Any, Self
 
 from ordmap import real_time as time
@@ -143,6 +145,8 @@ class _Crew:
         self._gone = gone
         self._free = self.hands[::-1]
         self._waiting: deque[tuple[_AsyncioRun, int, Chunk]] = deque()
+        self._brought: deque[tuple[_AsyncioRun, int, Chunk]] = deque()  # by other threads
+        self._is_told = False  # the loop, of these: to tell it is a system call
         self._workers: set[asyncio.Task[None]] = set()
         self._cancelled: set[asyncio.Task[Any]] = set()
         self._beginning: asyncio.Task[None] | None = None
@@ -159,7 +163,20 @@ class _Crew:
 
     def put(self, run: _AsyncioRun, ticket: int, chunk: Chunk) -> None:
         """Have a chunk computed; from any thread."""
-        self._on_loop(self._take, run, ticket, chunk)
+        if present_loop() is self.loop:
+            Context().run(self._take, run, ticket, chunk)
+            return
+        self._brought.append((run, ticket, chunk))
+        if not self._is_told:
+            try:
+                self._is_told = True
+                self.loop.call_soon_threadsafe(self._take_brought, context=Context())
+            except BaseException:  # of a handler; another thread may rely on this one to tell
+                self._is_told = False
+                self.loop.call_soon_threadsafe(self._take_brought, context=Context())
+                raise
+        elif self.loop.is_closed():  # and was told in vain
+            raise RuntimeError("Event loop is closed")
 
     def cancel(self, items: Sequence[asyncio.Task[Any]]) -> None:
         """Cancel some items, once; from any thread."""
@@ -203,6 +220,11 @@ class _Crew:
         except BaseException as error:  # an item has stopped the loop, or has cancelled all tasks
             ended = error
         self._fail(ended)
+
+    def _take_brought(self) -> None:
+        self._is_told = False  # first: what comes from here on is told of anew
+        while self._brought:
+            self._take(*self._brought.popleft())
 
     def _take(self, run: _AsyncioRun, ticket: int, chunk: Chunk) -> None:
         if self.has_left:
@@ -350,21 +372,31 @@ class _AsyncioRun:
 
         It has a task of its own, so that it can be cancelled by itself; a task runs in a copy of the context.
         """
-        item = context.run(self._crew.loop.create_task, _computed(self._job.compute, key))
-        for items in (self._items, self._crew.items):
-            items.add(item)
-            item.add_done_callback(items.discard)
+        crew, limit = self._crew, self._job.limit
+        item = context.run(crew.loop.create_task, _computed(self._job.compute, key))
+        self._items.add(item)
+        crew.items.add(item)
+        told = crew.loop.create_future()  # in place of `asyncio.wait`, which takes longer than most of the rest
+        item.add_done_callback(partial(self._ended, told))
         began = time.perf_counter()
-        limit = self._job.limit
+        alarm = None if limit is None else crew.loop.call_later(limit, _tell, told)
         try:
-            await asyncio.wait([item], timeout=limit)
+            await told
         except asyncio.CancelledError:  # this worker is, for the loop is left
-            self._crew.cancel_here(item)
+            crew.cancel_here(item)
             raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
         elapsed = time.perf_counter() - began
         if limit is not None and elapsed > limit:
             return await self._timed_out(item, limit, elapsed)
         return Raised(asyncio.CancelledError()) if item.cancelled() else item.result()
+
+    def _ended(self, told: asyncio.Future[None], item: asyncio.Task[Any]) -> None:
+        self._items.discard(item)
+        self._crew.items.discard(item)
+        _tell(told)
 
     async def _timed_out(self, item: asyncio.Task[Any], limit: float, elapsed: float) -> Raised:
         if item.done():
@@ -421,10 +453,17 @@ class _AsyncioRun:
         self._tell_closed(self)
 
 
+def _tell(told: asyncio.Future[None]) -> None:
+    """Have a task that waits for this go on, if it still does."""
+    if not told.done():
+        told.set_result(None)
+
+
 async def _computed(compute: Callable[[Any], Any], key: Any) -> Any:
     """Compute an item; what it raises is caught here, for some of it would end the loop, or could leave no task."""
     try:
-        return await _awaited(compute(key))
+        result = compute(key)
+        return await result if type(result) is CoroutineType or inspect.isawaitable(result) else result
     except BaseException as error:
         # The frames of this file are of no interest to the user.
         place = error.__traceback__

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
-from ordmap.backends import Job
+from ordmap.backends import Immediate, Job
 from ordmap.backends.promises import refused, row, weaker
 from ordmap.chunk import Chunk
 from ordmap.generators import borrowed, seeding
-from ordmap.item import InHand
+from ordmap.item import InHand, OneInHand
 from ordmap.outcome import Answer, Raised, approximate_nbytes, run_chunk
 
 __all__ = ["Serial"]
@@ -50,8 +50,12 @@ class Serial:
         self.close()
 
 
-class _SerialRun:
+class _SerialRun(Immediate):
+    """A run that computes where it is told to, and, for who stands between it and a window, what was submitted."""
+
     def __init__(self, job: Job) -> None:
+        self.hand = OneInHand(0, 1, job.seed)
+        self.compute = job.compute if job.seed is None else _seeded(job.compute, self.hand)
         self._job = job
         self._hand = InHand(0, 1)
         self._waiting: deque[tuple[int, Chunk]] = deque()
@@ -83,6 +87,17 @@ class _SerialRun:
     def close(self) -> None:
         self._waiting.clear()
         self._hand.put_down()  # whatever Ctrl-C has cut short: this thread may go on for long, and is in no item
+
+
+def _seeded(compute: Callable[[Any], Any], hand: InHand) -> Callable[[Any], Any]:
+    """Return a function that computes an item with the global generators set for it, and sets them back."""
+    seeded = seeding(compute, hand)
+
+    def seed_and_compute(key: Any) -> Any:
+        with borrowed(hand):
+            return seeded(key)
+
+    return seed_and_compute
 
 
 def _is_ctrl_c(outcome: object) -> bool:
