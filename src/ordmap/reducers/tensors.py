@@ -83,7 +83,7 @@ def _reduced_sparse(torch: Any, tensor: Any) -> tuple[Any, ...]:
 def _sparse(maker: str, parts: tuple[Any, ...], options: dict[str, Any]) -> Any:
     import torch
 
-    return getattr(torch, maker)(*parts, **options)
+    return getattr(torch, maker)(*parts, check_invariants=False, **options)  # it was a tensor
 
 
 def _permuted(tensor: Any, order: list[int]) -> Any:

@@ -288,12 +288,6 @@ def sympy():
     return {"SympifyError": lambda: sympy.sympify("1 +")}
 
 
-def xgboost():
-    import xgboost
-
-    return {"XGBoostError": lambda: xgboost.Booster(model_file="/nope")}
-
-
 def networkx():
     import networkx as nx
 
