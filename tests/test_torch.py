@@ -51,6 +51,78 @@ def test_tensors_come_back_equal_and_writable_and_are_not_copied_twice(backend):
         assert (got["plain"] == i + 1).all()
 
 
+class Labelled(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize("backend", ["processes", "spawn"])
+def test_tensors_as_inputs_are_what_they_are_and_are_mapped(backend):
+    large = torch.arange(400_000.0).reshape(400, 1_000)
+    labelled = large[:9].as_subclass(Labelled)
+    labelled.label = "mine"
+    sent = [
+        large,
+        large[7:9],
+        large.T[5:60],
+        large.to(torch.bfloat16),
+        large.clone().requires_grad_(),
+        torch.nn.Parameter(large[:3].clone()),
+        (large + 1j).conj(),
+        large.to_sparse(),
+        torch.tensor(3),
+        labelled,
+        {"deep": [large[3]]},
+    ]
+
+    def look(value):
+        value = value["deep"][0] if isinstance(value, dict) else value
+        there = not value.is_sparse and value.untyped_storage().nbytes() < 2 * value.numel() * value.element_size() + 99
+        return value, there, lies_in_a_block(value.data_ptr()) if not value.is_sparse else None
+
+    for expected, (got, is_no_more, _) in zip(sent, ordered_map(look, sent, workers=2, backend=backend), strict=True):
+        expected = expected["deep"][0] if isinstance(expected, dict) else expected
+        assert type(got).__name__ == type(expected).__name__
+        assert (got.dtype, got.shape, got.requires_grad) == (expected.dtype, expected.shape, expected.requires_grad)
+        assert getattr(got, "label", None) == getattr(expected, "label", None)
+        assert torch.equal(got.detach().to_dense(), expected.detach().to_dense())
+        assert is_no_more or expected.is_sparse or expected.is_conj()
+
+
+@pytest.mark.parametrize("where", ["result", "input", "dataset"])
+def test_a_graph_that_stays_behind_is_told_of_once(script, where):
+    path = script(f"""
+import sys, warnings, torch
+from ordmap import ordered_imap, ordered_map
+
+weights = torch.ones(50_000, requires_grad=True)
+
+def made(n): return weights * n
+def taken(x): return float(x.sum())
+
+class Data:
+    def __init__(self): self.x = weights * 2
+    def __len__(self): return 3
+    def __getitem__(self, n): return float(self.x[n].detach())
+
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        if {where!r} == "result":
+            got = list(ordered_map(made, range(3), workers=2))  # here
+            assert all(x.requires_grad and x.is_leaf for x in got)
+        elif {where!r} == "input":
+            got = list(ordered_map(taken, [made(n) for n in range(3)], workers=2))  # here
+        else:
+            got = list(ordered_imap(Data(), 2, backend="spawn"))  # here
+ours = [one for one in said if "requires a gradient" in str(one.message)]
+assert len(ours) == 1, said
+assert "# here" in open(ours[0].filename).readlines()[ours[0].lineno - 1], ours[0]
+assert list(ordered_map(lambda n: torch.nn.Parameter(torch.ones(n)), range(3), workers=1))[2].requires_grad
+""")
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("make", [Processes, Spawn])
 def test_torch_computes_in_so_many_threads_a_worker_also_where_an_item_is_the_first_to_import_it(make, threads):

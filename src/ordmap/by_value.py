@@ -17,19 +17,41 @@ from cloudpickle import cloudpickle
 
 from ordmap import places
 from ordmap.names import SCRIPT, give_name, importable, names_here
+from ordmap.reducers import RESULT, Purpose, reducers
 
 __all__ = ["dumps", "make_whole"]
 
 
-def dumps(value: object, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+def dumps(
+    value: object,
+    buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None,
+    purpose: Purpose = RESULT,
+) -> bytes:
     """Return the pickle of a value, which ``pickle.loads`` opens in any process that has the same packages."""
     with io.BytesIO() as file:
-        _Pickler(file, buffer_callback).dump(value)
+        _Pickler(file, buffer_callback, purpose).dump(value)
         return file.getvalue()
 
 
+def _table(purpose: Purpose) -> dict[type, Any]:
+    """Return cloudpickle's reducers, but for those that we, or the user's libraries, have others of."""
+    own = reducers(purpose)
+    if _tables.get(purpose, _NONE)[0] is not own:
+        _tables[purpose] = own, {**cloudpickle.Pickler._dispatch_table, **own}
+    return _tables[purpose][1]
+
+
+_NONE: tuple[object, dict[type, Any]] = None, {}
+
+#: By purpose, what a table was made of, and the table.
+_tables: dict[Purpose, tuple[object, dict[type, Any]]] = {}
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
-    def __init__(self, file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None) -> None:
+    def __init__(
+        self, file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None, purpose: Purpose
+    ) -> None:
+        self.dispatch_table = _table(purpose)  # it is looked at right now
         super().__init__(file, pickle.HIGHEST_PROTOCOL, buffer_callback=buffer_callback)
         self._importable = importable()
 
@@ -49,6 +71,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         """Reduce a class; where its name leads to it here, that goes along."""
         if reduced is NotImplemented and not self._importable[kind.__module__]:
             reduced = cloudpickle._dynamic_class_reduce(kind)
+        if reduced is not NotImplemented and reduced[0] is cloudpickle._make_skeleton_class:
+            reduced[1][3]["__qualname__"] = kind.__qualname__  # which it would lose, where it is another than its name
         if kind.__module__ in SCRIPT and reduced is not NotImplemented and names_here(kind):
             *others, _ = reduced
             return *others, make_whole

@@ -12,20 +12,21 @@ failure.
 
 from __future__ import annotations
 
-import copyreg
+import io
 import os
 import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from types import EllipsisType, FunctionType
 from typing import Any, NamedTuple, NoReturn
 
 from ordmap import real_time as time
 from ordmap.errors import OrdmapError, RemoteError
+from ordmap.exceptions import PackedError, one_line, open_error, pack_error, set_relatives, text_of, type_name
 from ordmap.imports import works
 from ordmap.interrupts import came_by_a_signal
 from ordmap.item import InHand, current
+from ordmap.reducers import reducers
 
 __all__ = [
     "Answer",
@@ -38,12 +39,14 @@ __all__ = [
     "are_plain",
     "end_child",
     "failed_places",
+    "one_line",
     "opened",
     "pack",
     "pack_unpicklable",
     "report",
     "run_chunk",
     "serialise",
+    "set_relatives",
     "unpickled",
 ]
 
@@ -173,8 +176,12 @@ def approximate_nbytes(outcomes: Sequence[Any]) -> int:
 
 def serialise(value: object) -> bytes:
     """Pickle by ``pickle``, and by ``cloudpickle`` what that refuses (lambdas, closures, what ``__main__`` defines)."""
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = reducers()
     try:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        pickler.dump(value)
+        return file.getvalue()
     except Exception:
         from ordmap.by_value import dumps  # heavy, and seldom needed in a worker
 
@@ -206,25 +213,6 @@ class Sealed:
         raise NotImplementedError
 
 
-class _Link(NamedTuple):
-    """One exception of a chain: itself, as far as it can travel, and where in the chain its relatives are."""
-
-    data: bytes | None
-    type_name: str
-    message: str
-    cause: int | None
-    context: int | None
-    members: tuple[int, ...]  # of an exception group
-    suppress_context: bool
-
-
-class PackedError(NamedTuple):
-    """An item's exception on its way between processes, with its whole chain of causes and contexts."""
-
-    chain: tuple[_Link, ...]
-    traceback: str
-
-
 def are_atoms(values: Iterable[object]) -> bool:
     """Whether all these are plain numbers, strings and the like, which any channel can carry."""
     try:
@@ -250,7 +238,7 @@ def pack(outcomes: list[Any]) -> tuple[list[Any], int]:
     for outcome in outcomes:
         sent: Pickled | PackedError
         if type(outcome) is Raised:
-            sent = _pack_error(outcome.error, outcome.traceback)
+            sent = pack_error(outcome.error, outcome.traceback, serialise)
         else:
             try:
                 sent = Pickled(serialise(outcome))
@@ -263,7 +251,7 @@ def pack(outcomes: list[Any]) -> tuple[list[Any], int]:
 
 def pack_unpicklable(result: object, error: BaseException) -> PackedError:
     """Return the failure of an item whose result can't be pickled, for the reason given."""
-    return _pack_error(_unpicklable_result(result, error))
+    return pack_error(_unpicklable_result(result, error), "", serialise)
 
 
 def are_plain(outcomes: Iterable[object]) -> bool:
@@ -285,7 +273,7 @@ def opened(outcome: Any) -> Any:
     if kind is Pickled:
         return unpickled(outcome.data)
     if kind is PackedError:
-        return _open_error(outcome)
+        return Raised(open_error(outcome), outcome.traceback)
     if issubclass(kind, Sealed):
         try:
             return outcome.open()
@@ -308,8 +296,8 @@ def _unopened(error: BaseException) -> Raised:
         raise error
     failure = RemoteError(
         f"the result can't be unpickled: {one_line(error)}",
-        type_name=_type_name(error),
-        remote_message=_text(error),
+        type_name=type_name(error),
+        remote_message=text_of(error),
     )
     failure.__cause__ = error
     return Raised(failure)
@@ -324,160 +312,11 @@ def _unpicklable_result(result: object, error: BaseException) -> RemoteError:
     failure = RemoteError(
         f"the result, a {kind.__module__}.{kind.__qualname__}, can't be pickled: {one_line(error)}; "
         "return something that can, or use backend='threads'",
-        type_name=_type_name(error),
-        remote_message=_text(error),
+        type_name=type_name(error),
+        remote_message=text_of(error),
     )
     failure.__cause__ = error
     return failure
-
-
-def _pack_error(error: BaseException, text: str = "") -> PackedError:
-    chain: list[BaseException] = []
-    numbers: dict[int, int] = {}
-
-    def enlist(link: BaseException | None) -> None:
-        pending = [link]
-        while pending:  # a loop, not a recursion: a chain may have thousands of links, and circles
-            one = pending.pop()
-            if one is not None and id(one) not in numbers:
-                numbers[id(one)] = len(chain)
-                chain.append(one)
-                pending += (one.__context__, one.__cause__, *_members(one))
-
-    def number(link: BaseException | None) -> int | None:
-        return None if link is None else numbers[id(link)]
-
-    enlist(error)
-    links = tuple(
-        _Link(
-            data=_pickled_exception(one),
-            type_name=_type_name(one),
-            message=_text(one),
-            cause=number(one.__cause__),
-            context=number(one.__context__),
-            members=tuple(numbers[id(member)] for member in _members(one)),
-            suppress_context=one.__suppress_context__,
-        )
-        for one in chain
-    )
-    try:
-        text = text or "".join(traceback.format_exception(error))
-    except BaseException as fault:  # the user's __str__ or __repr__
-        text = f"{_type_name(error)} (its traceback can't be formatted: {one_line(fault)})"
-    return PackedError(links, text)
-
-
-def _open_error(packed: PackedError) -> Raised:
-    chain = [_unpickled_exception(link, packed.traceback if not i else "") for i, link in enumerate(packed.chain)]
-    pending = list(zip(chain, packed.chain, strict=True))
-    while pending:
-        one, link = pending.pop()
-        set_relatives(
-            one,
-            cause=None if link.cause is None else chain[link.cause],
-            context=None if link.context is None else chain[link.context],
-        )
-        _suppress_context.__set__(one, link.suppress_context)
-        # A group came with copies of its members, without their relatives.
-        pending += [(member, packed.chain[n]) for member, n in zip(_members(one), link.members, strict=False)]
-    return Raised(chain[0], packed.traceback)
-
-
-# The setters of BaseException itself: a class may let nobody set anything, as a frozen dataclass does.
-_cause = vars(BaseException)["__cause__"]
-_context = vars(BaseException)["__context__"]
-_suppress_context = vars(BaseException)["__suppress_context__"]
-
-
-def set_relatives(
-    error: BaseException, *, context: BaseException | None, cause: BaseException | EllipsisType | None = ...
-) -> None:
-    """Set the context of an exception, and its cause unless that is left out, whatever its class makes of it."""
-    if cause is not ...:
-        _cause.__set__(error, cause)
-    _context.__set__(error, context)
-
-
-def _members(error: BaseException) -> tuple[BaseException, ...]:
-    return error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-
-
-def _pickled_exception(error: BaseException) -> bytes | None:
-    """Pickle one exception without its chain; ``None`` where it can't be.
-
-    An exception's own way to pickle calls its class with ``args``, and fails, or doubles its message, when the class
-    has a constructor of its own. We leave that constructor out: it ran once already.
-    """
-    kind = type(error)
-    ways = [_whole]
-    if not _reduces_itself(kind):
-        # What else comes with it, such as the traceback that Dask has every exception bring, may keep it from it.
-        ways = [_parts] if isinstance(kind.__init__, FunctionType) else [_whole, _parts]
-    for way in ways:
-        try:
-            return serialise(way(error))
-        except BaseException:  # noqa: S112  a user's __reduce__ may raise anything
-            continue
-    return None
-
-
-def _whole(error: BaseException) -> tuple[Any, ...]:
-    return _itself, (error,)
-
-
-def _parts(error: BaseException) -> tuple[Any, ...]:
-    kind = type(error)
-    args, state = (*error.__reduce_ex__(pickle.HIGHEST_PROTOCOL), None)[1:3]
-    slots = {name: getattr(error, name) for name in copyreg._slotnames(kind) if hasattr(error, name)}  # type: ignore[attr-defined]
-    return _rebuilt, (kind, args, {**slots, **(state or {})})
-
-
-def _reduces_itself(kind: type[BaseException]) -> bool:
-    """Whether a class of somebody's own says how it is pickled."""
-    own = (base for base in kind.__mro__ if base.__module__ != "builtins")
-    says = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"}
-    registered = copyreg.dispatch_table.get(kind)
-    if registered is not None and not registered.__module__.startswith("tblib"):  # which Dask brings, for every class
-        return True
-    return any(not says.isdisjoint(vars(base)) for base in own)
-
-
-def _unpickled_exception(link: _Link, text: str) -> BaseException:
-    if link.data is not None:
-        try:
-            build, args = pickle.loads(link.data)
-            error = build(*args)
-            if isinstance(error, BaseException):
-                return error
-        except BaseException as error:
-            if came_by_a_signal(error):
-                raise
-            # The stand-in below says all that is known of it.
-    return RemoteError(
-        f"{link.type_name}: {link.message} (the exception itself can't be pickled)",
-        type_name=link.type_name,
-        remote_message=link.message,
-        remote_traceback=text,
-    )
-
-
-def _itself(error: BaseException) -> BaseException:
-    return error
-
-
-def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    """Build an exception without its class's own constructor: only that of the builtin exception under it."""
-    builtin: type[BaseException] = kind
-    while builtin.__module__ != "builtins":
-        builtin = builtin.__base__  # type: ignore[assignment]  # the one whose layout it has
-    error: BaseException = builtin.__new__(kind, *args)
-    vars(builtin).get("__init__", BaseException.__init__)(error, *args)
-    for name, value in state.items():
-        try:
-            BaseException.__setattr__(error, name, value)  # also where the class lets nobody set anything
-        except AttributeError:
-            vars(error)[name] = value
-    return error
 
 
 # Where it is delivered
@@ -500,8 +339,8 @@ def report(raised: Raised, source: object, *, backend: str) -> BaseException:
         text = raised.traceback or "".join(traceback.format_exception(error))
         stand_in = RemoteError(
             f"item {index} raised {one_line(error)}, which would have ended the loop",
-            type_name=_type_name(error),
-            remote_message=_text(error),
+            type_name=type_name(error),
+            remote_message=text_of(error),
             remote_traceback=text,
         )
         stand_in.__cause__ = error
@@ -532,21 +371,3 @@ def _add_notes(error: BaseException, texts: Sequence[str], source: int) -> None:
         note.source = source
         notes.append(note)
     vars(error)["__notes__"] = notes
-
-
-def _type_name(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException as fault:  # the user's __str__
-        return f"(its message can't be had: {type(fault).__name__})"
-
-
-def one_line(error: BaseException) -> str:
-    """Return the class and text of an exception, as the last line of a traceback has them."""
-    text = _text(error)
-    return f"{_type_name(error)}: {text}" if text else _type_name(error)

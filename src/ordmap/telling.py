@@ -10,7 +10,7 @@ __all__ = ["warn"]
 
 def warn(message: str) -> None:
     """Warn of something, as from the first frame outside of this package."""
-    passed = {__name__.partition(".")[0], "contextlib"}
+    passed = {__name__.partition(".")[0], "contextlib", "cloudpickle", "torch"}  # and what pickles for it
     level = 1
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in passed:

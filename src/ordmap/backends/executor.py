@@ -41,6 +41,7 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.imports import refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer
+from ordmap.reducers import INPUT, JOB, RESULT
 
 __all__ = ["NO_DEATHS", "NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
 
@@ -67,10 +68,14 @@ class Shipment:
 
     It is pickled when it is made, for a run sees its dataset as it was then. ``shared``: all workers are threads of
     this process, ``inherited``: all are still to be forked from it; neither needs it pickled, unless a worker turns up
-    that lacks it all the same. It is held until all who keep it have discarded it.
+    that lacks it all the same. ``near``: the workers have the files of this machine. It is held until all who keep it
+    have discarded it.
     """
 
-    def __init__(self, job: Job, backend: str, *, shared: bool = False, inherited: bool = False) -> None:
+    def __init__(
+        self, job: Job, backend: str, *, shared: bool = False, inherited: bool = False, near: bool = True
+    ) -> None:
+        self.near = near
         self.key: Key = (_THIS_PROCESS, next(_numbers))
         self.subject = job.subject
         self._backend = backend
@@ -117,7 +122,7 @@ class Shipment:
         from ordmap.by_value import dumps  # heavy; threads and forked workers do without
 
         try:
-            self._data = dumps(self._compute)
+            self._data = dumps(self._compute, purpose=JOB if self.near else RESULT)
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -186,7 +191,10 @@ class ExecutorRun:
     def submit(self, ticket: int, chunk: Chunk) -> None:
         self._rest_at_the_end()
         if not self._shipment.shared:
-            chunk.keys = portable(chunk.keys)  # at once: their source may use their memory again
+            near = self._shipment.near
+            chunk.keys = portable(
+                chunk.keys, INPUT if near else RESULT
+            )  # at once: their source may use their memory again
         with self._lock:
             heapq.heappush(self._waiting, (ticket, chunk))
         self._send_waiting()
@@ -366,7 +374,7 @@ class FromExecutor:
             refuse_workers_in_imports()
         shipment = self._kept
         if shipment is None or not shipment.is_for(job):
-            shipment = Shipment(job, self.name, shared=shared)
+            shipment = Shipment(job, self.name, shared=shared, near=_is_near(self._executor))
             if self._static:
                 self.close()
                 self._kept = shipment
@@ -401,6 +409,17 @@ def _size(executor: Executor) -> int | None:
     if size is None:
         size = sum(_dask_threads(executor))
     return size if isinstance(size, int) and size > 0 else None
+
+
+def _is_near(executor: Executor) -> bool:
+    """Whether an executor is known to have its workers on this machine."""
+    return any((base.__module__, base.__name__) in _NEAR for base in type(executor).__mro__)
+
+
+_NEAR = {
+    (module, "ProcessPoolExecutor")
+    for module in ("concurrent.futures.process", "loky.process_executor", "joblib.externals.loky.process_executor")
+}
 
 
 def _dask_threads(executor: Executor) -> Sequence[int]:

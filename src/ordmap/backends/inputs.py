@@ -14,6 +14,7 @@ from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
 from ordmap.names import importable
 from ordmap.outcome import Pickled, are_atoms, one_line
+from ordmap.reducers import INPUT, Purpose, reducers
 
 __all__ = [
     "TRAVELLING",
@@ -77,18 +78,18 @@ def ready(keys: Sequence[Any]) -> bool:
     return all(type(key) is tuple for key in keys) and are_atoms(chain.from_iterable(keys))
 
 
-def portable(keys: Sequence[Any]) -> Sequence[Any]:
+def portable(keys: Sequence[Any], purpose: Purpose = INPUT) -> Sequence[Any]:
     """Return keys that survive any executor's own pickle: as they are where they are plain, else pickled one by one.
 
     Keys that are made ready are left as they are. An input that can't be pickled becomes its item's error, in the
-    worker.
+    worker. ``purpose``: that of a result, where workers may have other files than this process has.
     """
-    return keys if ready(keys) else pickled(keys)
+    return keys if ready(keys) else pickled(keys, purpose)
 
 
-def pickled(keys: Iterable[Any]) -> list[Pickled | Travelling]:
+def pickled(keys: Iterable[Any], purpose: Purpose = INPUT) -> list[Pickled | Travelling]:
     """Return keys pickled one by one."""
-    pickler = InputPickler()
+    pickler = InputPickler(purpose=purpose)
     sent: list[Pickled | Travelling] = []
     for key in keys:
         try:
@@ -101,7 +102,8 @@ def pickled(keys: Iterable[Any]) -> list[Pickled | Travelling]:
 class InputPickler:
     """Pickles inputs, each by itself; those of their buffers that ``is_large`` are left out and added to ``large``."""
 
-    def __init__(self, is_large: Callable[[memoryview], bool] | None = None) -> None:
+    def __init__(self, is_large: Callable[[memoryview], bool] | None = None, purpose: Purpose = INPUT) -> None:
+        self._purpose = purpose
         self.large: list[memoryview] = []
         self._collect = None if is_large is None else _collector(is_large, self.large)
         self._file = io.BytesIO()
@@ -122,7 +124,7 @@ class InputPickler:
                     del self.large[before:]
             from ordmap.by_value import dumps
 
-            return dumps(key, self._collect)
+            return dumps(key, self._collect, self._purpose)
         except BaseException:
             del self.large[before:]
             raise
@@ -130,6 +132,7 @@ class InputPickler:
     def _dumped_plainly(self, key: Any) -> bytes:
         self._file.seek(0)
         self._file.truncate()
+        self._plain.dispatch_table = reducers(self._purpose)
         try:
             self._plain.dump(key)
             return self._file.getvalue()

@@ -13,8 +13,8 @@ from typing import Any
 
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.memory import address_of
-from ordmap.engine.reducers import SMALL, OutOfBand, array_key, reducers
 from ordmap.outcome import PackedError, Raised, pack, pack_unpicklable
+from ordmap.reducers import SMALL, OutOfBand, array_key, reducers
 
 __all__ = ["encode"]
 

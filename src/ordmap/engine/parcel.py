@@ -13,6 +13,7 @@ from struct import Struct
 from typing import Any
 
 from ordmap.engine import channel
+from ordmap.reducers import JOB
 
 __all__ = ["Parcel", "unpacked_parcel"]
 
@@ -41,7 +42,7 @@ class Parcel:
                 buffers.append(view)
             return view.nbytes <= _SMALL
 
-        data = dumps(content, collect)
+        data = dumps(content, collect, JOB)
         # The index is of fixed size, so that the places in it can count from the start of the file.
         index_size = 16 * len(buffers)
         place = _HEAD.size + index_size + len(data)

@@ -62,13 +62,13 @@ from ordmap.engine.message import (
 )
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
-from ordmap.engine.reducers import SMALL
 from ordmap.engine.wear import Wear
 from ordmap.errors import RemoteError
 from ordmap.generators import differ, seeding, watch_imports
 from ordmap.imports import begins, works
 from ordmap.item import InHand, current
 from ordmap.outcome import Raised, end_child, pack
+from ordmap.reducers import SMALL
 
 __all__ = ["Held", "Seat", "Sent", "leashed", "work"]
 

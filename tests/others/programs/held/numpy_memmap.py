@@ -1,6 +1,6 @@
 """numpy: The dataset holds a memory-mapped array, and each item reads a row.
 
-Write: as it is; for fresh interpreters, open it in the worker: the dataset is sent with all its bytes
+Write: as it is
 """
 
 import sys

@@ -1,0 +1,71 @@
+"""How objects are pickled where the way of their own copies a large buffer, takes long, or carries more than they are.
+
+A reducer is an entry of a pickler's ``dispatch_table``. No library is imported here: what isn't there can't be in what
+travels. Each library's reducers are in a module of their own, which makes them once the library is imported.
+
+What travels has one of three purposes, since they last differently. A *job*, the dataset or function of a run, stays at
+a worker for the whole run. An *input* is as it was when it was pulled, and a *result* as it was when its item ended,
+whatever their buffers and files are used for after that.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import sys
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+from ordmap.reducers import arrays, mappings, tables, tensors
+from ordmap.reducers.arrays import SMALL, OutOfBand, array_key
+from ordmap.reducers.purpose import INPUT, JOB, PURPOSES, RESULT, Purpose
+
+__all__ = ["INPUT", "JOB", "RESULT", "SMALL", "OutOfBand", "Purpose", "array_key", "reducers"]
+
+Reducer = Callable[[Any], Any]
+
+#: What a library has once it is imported far enough, and what makes the reducers of its classes for a purpose.
+_LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[[Any, Purpose], dict[type, Reducer]]]] = {
+    "numpy": (("ndarray", "frombuffer", "memmap"), arrays.reducers_of_numpy),
+    "torch": (("Tensor", "from_numpy", "nn"), tensors.reducers_of_torch),
+    "pyarrow": (("Array", "concat_arrays", "Table"), tables.reducers_of_pyarrow),
+    "multidict": (("MultiDictProxy", "CIMultiDictProxy"), mappings.reducers_of_multidict),
+}
+
+
+def reducers(purpose: Purpose = RESULT) -> dict[type, Reducer]:
+    """Return the reducers of this process: those here, and those that the user's libraries have registered.
+
+    A plain dict, since pickle looks into any other mapping by a call for each object; the caller must not change it.
+    """
+    if len(sys.modules) != _looked_at or copyreg.dispatch_table != _theirs:
+        _look_again()
+    return _all[purpose]
+
+
+def _look_again() -> None:
+    """Take in what libraries have come, and what they have registered."""
+    global _looked_at, _theirs
+    _looked_at = len(sys.modules)
+    for name, (needed, make) in _LIBRARIES.items():
+        if name not in sys.modules:
+            continue
+        library: Any = sys.modules[name]
+        if all(hasattr(library, attribute) for attribute in needed):
+            for purpose, own in _own.items():
+                own.update(make(library, purpose))  # also a known library's: there may be more classes of its by now
+        else:
+            _looked_at = 0  # it is being imported: look again next time
+    _theirs = dict(copyreg.dispatch_table)
+    for purpose, own in _own.items():
+        _all[purpose] = own | _theirs
+
+
+_own: dict[Purpose, dict[type, Reducer]] = {
+    purpose: {memoryview: arrays.reduced_view, MappingProxyType: mappings.reduced_proxy} for purpose in PURPOSES
+}
+
+#: All reducers, and what they were made of: those of the user's libraries, when there were so many modules.
+_all: dict[Purpose, dict[type, Reducer]] = {}
+_theirs: dict[type, Reducer] = {}
+_looked_at = 0

@@ -1,0 +1,102 @@
+"""numpy's arrays, and views of bytes, as they travel: the buffer, and as little beside it as can be.
+
+An array's own way pickles its type anew each time, which costs as much as all the rest of it. That of a subclass copies
+the buffer into the pickle.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from typing import Any
+
+from ordmap.reducers.files import named
+from ordmap.reducers.purpose import RESULT, Purpose
+
+__all__ = ["SMALL", "OutOfBand", "array_key", "reduced_view", "reducers_of_numpy"]
+
+#: Bytes up to which a buffer stays in the pickle, and an array goes its library's own way.
+SMALL = 2048
+
+
+class OutOfBand:
+    """Bytes that go out of band, and are copied once at the other side."""
+
+    def __init__(self, content: bytes | bytearray) -> None:
+        self._content = content
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._content), (pickle.PickleBuffer(self._content),)
+
+
+def reduced_view(view: memoryview) -> tuple[Any, ...]:
+    """Reduce a view of bytes, whatever they are those of."""
+    if not view.c_contiguous:
+        copy: bytes | bytearray = view.tobytes() if view.readonly else bytearray(view.tobytes())
+        view = memoryview(copy).cast(view.format, view.shape)  # type: ignore[call-overload]
+    return _view, (pickle.PickleBuffer(view), view.format, view.shape)
+
+
+def _view(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    flat = memoryview(buffer).cast("B")
+    return flat.cast(form, shape) if flat.nbytes else flat  # type: ignore[call-overload]
+
+
+#: numpy's class of arrays, once that is imported.
+_ndarray: Any = None
+
+
+def reducers_of_numpy(numpy: Any, purpose: Purpose) -> dict[type, Any]:
+    """Have plain arrays of numbers travel as buffer, one letter and shape, and those in files by name."""
+
+    def reduced(value: Any) -> Any:
+        if _is_plain(value):
+            return _array, (pickle.PickleBuffer(value), value.dtype.char, value.shape)
+        return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+    def reduced_map(value: Any) -> Any:
+        return _as_map, (value.view(numpy.ndarray),)
+
+    def by_name(value: Any) -> Any:
+        return None if value.base is None else named(value, numpy, purpose)
+
+    global _ndarray
+    _ndarray = numpy.ndarray
+    if purpose == RESULT:
+        return {numpy.ndarray: reduced, numpy.memmap: reduced_map}
+    return {
+        numpy.ndarray: lambda value: by_name(value) or reduced(value),
+        numpy.memmap: lambda value: by_name(value) or reduced_map(value),
+    }
+
+
+def _is_plain(array: Any) -> bool:
+    kind = array.dtype
+    plain = kind.isbuiltin == 1 and kind.kind in "biufc" and kind.metadata is None
+    return bool(plain and array.nbytes > SMALL and array.flags.c_contiguous)
+
+
+def array_key(value: Any) -> tuple[str, tuple[int, ...], bool] | None:
+    """Return all that the pickle of a plain array depends on, since the buffer is no part of it; else ``None``."""
+    if type(value) is _ndarray and _ndarray not in copyreg.dispatch_table and _is_plain(value):
+        # Not what its flags say: an array of numpy.broadcast_arrays calls itself writeable, and is pickled read-only.
+        return value.dtype.char, value.shape, memoryview(value).readonly
+    return None
+
+
+def _array(buffer: Any, char: str, shape: tuple[int, ...]) -> Any:
+    try:
+        array = sys.modules["numpy"].frombuffer(buffer, char)  # an import statement would take as long as the rest
+    except (KeyError, AttributeError):  # this process has not imported it yet, or is about to
+        from numpy import frombuffer
+
+        array = frombuffer(buffer, char)
+    return array if len(shape) == 1 else array.reshape(shape)
+
+
+def _as_map(array: Any) -> Any:
+    """Return an array as one of the class of those in files, as numpy's own way does."""
+    from numpy import memmap  # who gets one has it anyway
+
+    return array.view(memmap)
