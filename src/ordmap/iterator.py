@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import weakref
@@ -79,7 +80,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
     by ``async with``, or by that task alone.
 
     ``len()`` is the number of items to come, where it is known, those that will be skipped included; the object itself
-    is always true.
+    is always true. ``len()`` can't say more than ``sys.maxsize``, which is said of so many, and of more.
 
     Attention: an iterator belongs to the process that made it; after an ``os.fork()`` the child must make its own. What
     a signal's handler raises within ``next()`` ends it; the following ``next()`` says so, but after Ctrl-C.
@@ -243,11 +244,11 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         remaining = self._remaining()
         if remaining is None:
             raise TypeError("the number of items to come is not known: it is infinite, or the indices are lazy")
-        return remaining
+        return min(remaining, sys.maxsize)
 
     def __length_hint__(self) -> int:
         remaining = self._remaining()
-        return NotImplemented if remaining is None else remaining
+        return NotImplemented if remaining is None else min(remaining, sys.maxsize)
 
     def __bool__(self) -> bool:
         return True
@@ -399,7 +400,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
             settings = self._settings
             self._context = captured()
             pace = self._pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
-            self._window = Window(settings.source, self._run(), pace, settings.retries)
+            changed = settings.source.begin()
+            self._window = Window(settings.source, self._run(changed=changed), pace, settings.retries)
             if hasattr(settings.source, "pulling"):  # an asynchronous one has a task, which has to end
                 self._dropped.append(weakref.finalize(self, close_dropped, settings.source, self._process))
                 self._dropped[-1].atexit = False

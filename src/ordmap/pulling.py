@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from itertools import chain, islice
 from typing import Any
 
+from ordmap.dataset import number_of
 from ordmap.errors import CheckpointError
 from ordmap.interrupts import came_by_a_signal
 
@@ -107,7 +108,7 @@ def length_of(items: object) -> int | None:
     if not isinstance(items, Sized) or isinstance(items, Iterator):
         return None
     try:
-        return len(items)
+        return number_of(items)
     except (TypeError, NotImplementedError):
         return None
 
