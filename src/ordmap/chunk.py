@@ -35,14 +35,6 @@ class Given(NamedTuple):
     position: int
     indices: Sequence[Any]
 
-    def later(self, epoch: int, start: int, keys: Sequence[Any]) -> Given:
-        """Return the last indices once these, from the position ``start`` on, have been given, too."""
-        if not keys:
-            return self
-        before = self.indices if epoch == self.epoch else ()
-        last = [*before, *keys[-REMEMBERED:]][-REMEMBERED:]
-        return Given(epoch, start + len(keys) - len(last), last)
-
 
 class Place(NamedTuple):
     """Which item: the ``position``-th of an epoch, counted from 0; there may be none there, at the end.
@@ -59,12 +51,12 @@ class Place(NamedTuple):
 class Chunk:
     """What the dataset (or function) is called with for some items, and where these are.
 
-    ``start`` is the position of the first in its epoch, and ``mark`` what a sampler says of that; ``given`` is what it
-    had given before. ``error`` is set for an item that can't be computed, since its index is not valid: a chunk of one.
-    ``nbytes`` are those of large inputs on their way.
+    ``start`` is the position of the first in its epoch, and ``mark`` what a sampler says of that; ``before`` is the
+    chunk that it gave before this one, or what it had given last by then. ``error`` is set for an item that can't be
+    computed, since its index is not valid: a chunk of one. ``nbytes`` are those of large inputs on their way.
     """
 
-    __slots__ = ("error", "given", "keys", "label", "mark", "nbytes", "start")
+    __slots__ = ("before", "error", "keys", "label", "mark", "nbytes", "start")
 
     def __init__(  # noqa: PLR0917
         self,
@@ -73,13 +65,13 @@ class Chunk:
         start: int,
         mark: Mark | None = None,
         error: Exception | None = None,
-        given: Given | None = None,
+        before: Chunk | Given | None = None,
     ) -> None:
         self.keys = keys
         self.label = label
         self.start = start
         self.mark = mark
-        self.given = given
+        self.before = before
         self.error = error
         self.nbytes = 0
 
@@ -94,10 +86,33 @@ class Chunk:
 
     def place(self, item: int = 0) -> Place:
         """Return the place of one of the items."""
-        return Place(self.label.epoch, self.start + item, self.mark and self.mark.later(item), self._given(item))
+        return Place(self.label.epoch, self.start + item, self.mark and self.mark.later(item), self.given_after(item))
 
-    def _given(self, item: int) -> Given | None:
-        return self.given and self.given.later(self.label.epoch, self.start, self.keys[:item])
+    def given_after(self, items: int) -> Given | None:
+        """Return what a sampler has given last once so many of these items are given, all of it in one epoch."""
+        one: Chunk | Given | None = self
+        keys = self.keys[:items]
+        last: list[Any] = []
+        epoch = stop = 0
+        while isinstance(one, Chunk):
+            if keys and last and one.label.epoch != epoch:
+                break
+            if keys and not last:
+                epoch, stop = one.label.epoch, one.start + len(keys)
+            last[:0] = keys[-REMEMBERED:]
+            if len(last) >= REMEMBERED:
+                break
+            one = one.before
+            keys = one.keys if isinstance(one, Chunk) else ()
+        if one is None:
+            return None
+        if isinstance(one, Given):
+            if not last:
+                return one
+            if one.epoch == epoch:
+                last[:0] = one.indices
+        last = last[-REMEMBERED:]
+        return Given(epoch, stop - len(last), last)
 
     def part(self, start: int, stop: int, *, again: bool = False) -> Chunk:
         """Return some of the items, as a chunk of their own; ``again``: which is tried once more."""
@@ -105,8 +120,8 @@ class Chunk:
         if again or label.first is not None:
             first = None if label.first is None else label.first + start
             label = Label(label.epoch, label.attempt + again, first)
-        mark, given = self.mark and self.mark.later(start), self._given(start)
-        return Chunk(self.keys[start:stop], label, self.start + start, mark, given=given)
+        mark, before = self.mark and self.mark.later(start), self.given_after(start)
+        return Chunk(self.keys[start:stop], label, self.start + start, mark, before=before)
 
     def rest(self, done: int, size: int) -> list[Chunk]:
         """Return what is left after ``done`` items, in chunks of at most ``size``."""

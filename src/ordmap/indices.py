@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Indices", "Shard", "Source"]
 
 
+#: Chunks of a sampler that are kept for what it gave last: to note that alone with each would take longer.
+_LINKS = 32
+
 #: Indices after which a sampler that can tell its own state is asked again: that may cost a lot.
 _ASK_AGAIN = 256
 
@@ -142,10 +145,12 @@ class Indices:
         self.ready = True
         self.may_wait = not (indices is None or is_listed(indices) or isinstance(indices, Sequence))
         self._order: range | Permutation | Listed | Puller | None = None
+        self._positions = range(0)  # in it, of this shard, where it doesn't change
         self._teller: Any = None  # what can tell its state, of this epoch's order
         self._mark: Mark | None = None
-        # What a sampler gave last, or a function's order had; what is listed needs none.
-        self._given = Given(0, 0, ()) if self._is_drawn else None
+        # What somebody's code has drawn last: the last chunk, which knows the one before it, and so on for some.
+        self._last: Chunk | Given | None = Given(0, 0, ()) if self._is_drawn else None
+        self._links = 0
         self._resumed = False  # the sampler is yet to be told of the mark, or gone through
         self._fingerprint: dict[str, Any] | None = None
 
@@ -171,7 +176,9 @@ class Indices:
             if chunk is not None:
                 self._taken += len(chunk)
                 self._mark = self._mark and self._mark.later(len(chunk))
-                self._given = chunk.place(len(chunk)).given
+                if self._last is not None:
+                    self._links = (self._links + 1) % _LINKS
+                    self._last = chunk if self._links else chunk.given_after(len(chunk))
                 return chunk
             if self._epochs is None and not self._taken:
                 self._closed = True
@@ -210,12 +217,18 @@ class Indices:
         return max(0, (self._epochs - self._epoch) * an_epoch - self._taken)
 
     def place(self) -> Place:
+        last = self._last
+        given = last.given_after(len(last)) if isinstance(last, Chunk) else last
+        return Place(self._epoch, self._taken, self._marked(), given)
+
+    def _marked(self) -> Mark | None:
+        """Return where a sampler was that knows its own state, which is asked now and then."""
         order = self._order
         if self._teller is not None and isinstance(order, Puller) and self._taken and not (order.held or order.ended):
             mark = self._mark
             if mark is None or mark.anew or mark.past >= _ASK_AGAIN:
                 self._mark = Mark(deepcopy(self._teller.state_dict()), 0)
-        return Place(self._epoch, self._taken, self._mark, self._given)
+        return self._mark
 
     def state(self, place: Place) -> dict[str, Any]:
         state = {"epoch": place.epoch, "position": place.position, **self._identity()}
@@ -277,11 +290,11 @@ class Indices:
         elif given is None:
             given = Given(epoch, position, ())
         if self._order is not None and self._sampler is not None:
-            if (epoch, position, given) != (self._epoch, self._taken, self._given):
+            if (epoch, position, given) != (self._epoch, self._taken, self._last):
                 raise CheckpointError("the sampler was gone through for another state: load this into a new iterator")
             return
-        before = self._epoch, self._taken, self._label, self._mark, self._given
-        self._epoch, self._taken, self._label, self._mark, self._given = epoch, position, Label(epoch), mark, given
+        before = self._epoch, self._taken, self._label, self._mark, self._last
+        self._epoch, self._taken, self._label, self._mark, self._last = epoch, position, Label(epoch), mark, given
         self._order, self._resumed = None, True
         if not self._is_drawn or mark is not None or hasattr(self._indices, "__next__") or self._ends_before(epoch):
             return
@@ -289,7 +302,7 @@ class Indices:
             try:
                 self._order = self._open(self._length_of_dataset())
             except BaseException:
-                self._epoch, self._taken, self._label, self._mark, self._given = before
+                self._epoch, self._taken, self._label, self._mark, self._last = before
                 raise
 
     def _identity(self) -> dict[str, Any]:
@@ -334,14 +347,19 @@ class Indices:
             from ordmap.shuffle import Permutation  # most do without
 
             seed = self._drawn if self._seed is None else self._seed
+            self._positions = self._shard.positions(items)
             return Permutation(items, seed or 0, self._epoch)
         if order is None:
+            self._positions = self._shard.positions(items)
             return range(items)
         if not self._is_drawn:
             within = isinstance(order, range) and (
                 not order or 0 <= min(order[0], order[-1]) <= max(order[0], order[-1]) < items
             )
-            return order if within else Listed(order)  # type: ignore[return-value]
+            if not within:
+                return Listed(order)
+            self._positions = self._shard.positions(number_of(order))
+            return order  # type: ignore[return-value]
         part, owner = self._begun(self._epoch) if not self._resumed else self._gone_on()
         if self._teller is None:
             self._mark = None
@@ -368,7 +386,8 @@ class Indices:
 
     def _gone_on(self) -> tuple[Listed | Iterator[int], object]:
         """Begin where the iterator is resumed, past what comes before that, which has to be what was given before."""
-        given, mark, first = self._given, self._mark, 0
+        mark, first = self._mark, 0
+        given = self._last if isinstance(self._last, Given) else None
         if mark is not None:
             first = self._epoch - mark.anew
         elif self._sampler is None:
@@ -400,13 +419,16 @@ class Indices:
         taken, label = self._taken, self._label
         keys: Sequence[int]
         if not isinstance(order, Puller):
-            keys = _at(order, self._shard.positions(number_of(order))[taken : taken + most])
-            error = None
-            if keys and isinstance(order, Listed):
-                keys, error = sound(keys, items)
-            return Chunk(keys, label, taken, error=error, given=self._given) if keys else None
-        place = self.place()
-        if self._teller is not None and place[:3] == (0, 0, None):
+            if not isinstance(order, Listed):
+                keys = _at(order, self._positions[taken : taken + most])
+                return Chunk(keys, label, taken) if keys else None
+            keys = _at(order, self._shard.positions(len(order))[taken : taken + most])
+            if not keys:
+                return None
+            keys, error = sound(keys, items)
+            return Chunk(keys, label, taken, None, error, self._last)
+        mark = self._marked()
+        if self._teller is not None and mark is None and not (taken or self._epoch):
             most = 1  # it is asked right after, so that what it was at the beginning need not be known
         given = order.pull(most)
         if not given:
@@ -414,7 +436,7 @@ class Indices:
         keys, error = sound(given, items)
         if len(keys) < len(given):  # the bad one is looked at again, alone
             order.put_back(given[len(keys) :])
-        return Chunk(keys, label, taken, place.mark, error, place.given)
+        return Chunk(keys, label, taken, mark, error, self._last)
 
 
 def _at(order: range | Permutation | Listed, positions: range) -> Sequence[int]:

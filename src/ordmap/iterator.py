@@ -257,8 +257,9 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         """Return where this iterator is, for `load_state_dict`: what JSON can hold, if a sampler's own state is.
 
         What was given counts, with items that raised or were skipped; what was computed ahead does not. It costs some
-        microseconds; another thread's ``next()`` is waited for. In a signal's handler it is a ``ValueError`` where that
-        has interrupted ``next()``.
+        microseconds, and once as long as it takes to read the indices that are listed (a million of them: some
+        milliseconds); another thread's ``next()`` is waited for. In a signal's handler it is a ``ValueError`` where
+        that has interrupted ``next()``.
 
         Attention: where Ctrl-C, or what another handler raises, ends ``next()`` itself, its item may count, though it
         didn't arrive. So save the state between two items, not after such an end.
@@ -274,13 +275,16 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         """Go on where another iterator was, with the item after the last that it gave; before the first ``next()``.
 
         It may have had another backend, and other workers, ``prefetch`` and ``chunksize``; the length of the dataset,
-        its ``seed``, its ``shard`` and the kind of its ``indices`` must be the same. What was drawn for a shuffle
-        without a ``seed`` is taken over. Indices that are an iterable, and the iterables of `ordered_map` but for
-        sequences, are gone through up to that place; indices that have, or whose iterator has, ``state_dict()`` and
+        its views (`subset` and `batches`), its ``seed``, its ``shard`` and its ``indices`` must be the same. What was
+        drawn for a shuffle without a ``seed`` is taken over. A sampler is gone through here, from its first epoch on,
+        and must give again what it gave last before the state was taken; so must a function of the epoch, which is
+        called for that epoch alone. An iterator of indices, and the iterables of `ordered_map` but for sequences, are
+        gone through by the first ``next()``; indices that have, or whose iterator has, ``state_dict()`` and
         ``load_state_dict(state)`` go on by themselves.
 
         Raises:
-            CheckpointError: The state doesn't fit, or this iterator has begun.
+            CheckpointError: The state doesn't fit, or this iterator has begun. A sampler that was gone through for it
+                is to be made anew, too.
         """
         if self._window is not None or self._closed:
             raise CheckpointError("this iterator has begun: load the state into a new one, before its first next()")

@@ -114,6 +114,8 @@ def check_indices(indices: Any, items: int) -> None:
 
 def _are_sound(keys: Sequence[Any], items: int) -> bool:
     """Whether these are surely indices of so many items; at the speed of C."""
+    if len(keys) == 1:
+        return type(keys[0]) is int and 0 <= keys[0] < items
     return set(map(type, keys)) == {int} and min(keys) >= 0 and max(keys) < items
 
 
