@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is installed by `python3 .ci/dev.py test-torch`")
 
-from ordmap import Processes, Spawn, ordered_imap, ordered_map
+from ordmap import CheckpointError, Processes, Spawn, ordered_imap, ordered_map, subset
 from ordmap.engine import available
 from test_codec import lies_in_a_block
 from test_engine import Items
@@ -184,6 +184,87 @@ def test_samplers_give_the_order():
     other = ordered_imap(range(20), 0, indices=sampler())
     other.load_state_dict(one.state_dict())
     assert list(other) == whole[5:]
+
+
+def seeded():
+    return torch.Generator().manual_seed(3)
+
+
+def of_blocks(sampler):
+    """Return the indices of a batch sampler one by one, each epoch anew."""
+
+    class Flat:
+        def __iter__(self):
+            return itertools.chain.from_iterable(sampler)
+
+    return Flat()
+
+
+SAMPLERS = {
+    "random": lambda: torch.utils.data.RandomSampler(range(12), generator=seeded()),
+    "replacement": lambda: torch.utils.data.RandomSampler(
+        range(12), replacement=True, num_samples=40, generator=seeded()
+    ),
+    "weighted": lambda: torch.utils.data.WeightedRandomSampler([1.0, 5.0] * 6, 12, generator=seeded()),
+    "subset": lambda: torch.utils.data.SubsetRandomSampler([3, 1, 4, 5, 9, 2, 6], generator=seeded()),
+    "sequential": lambda: torch.utils.data.SequentialSampler(range(12)),
+    "batches": lambda: of_blocks(torch.utils.data.BatchSampler(SAMPLERS["random"](), 5, drop_last=True)),
+    "distributed": lambda: torch.utils.data.DistributedSampler(range(12), num_replicas=2, rank=1, seed=3),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_that_draw_anew_each_epoch_go_on_in_any(name):
+    def made(**how):
+        return ordered_imap(range(12), indices=SAMPLERS[name](), epochs=3, **{"workers": 0, **how})
+
+    sampler, whole = SAMPLERS[name](), []
+    for epoch in range(3):
+        if name == "distributed":
+            sampler.set_epoch(epoch)
+        whole += map(int, sampler)
+    assert list(made()) == whole
+    assert name == "sequential" or whole[: len(whole) // 3] != whole[len(whole) // 3 : 2 * len(whole) // 3]
+    for cut in range(len(whole) + 1):
+        with made(workers=2, backend="threads", prefetch=8) as one:
+            assert list(itertools.islice(one, cut)) == whole[:cut]
+        other = made()
+        other.load_state_dict(one.state_dict())
+        assert list(other) == whole[cut:]
+    if name in {"random", "weighted", "subset", "distributed"}:
+        another = SAMPLERS[name]()
+        if name == "distributed":
+            another.seed = 4
+        else:
+            another.generator = torch.Generator().manual_seed(4)
+        one = made()
+        list(itertools.islice(one, 5))
+        with pytest.raises(CheckpointError, match="the sampler or its seed is another"):
+            ordered_imap(range(12), 0, indices=another, epochs=3).load_state_dict(one.state_dict())
+
+
+def test_a_tensor_of_indices_is_read_at_once():
+    order = torch.randperm(40, generator=seeded())
+    mask = order > 20
+    for held, expected in [
+        (order, order.tolist()),
+        (order.to(torch.int32)[::3], order.tolist()[::3]),
+        (mask.nonzero(), mask.nonzero().flatten().tolist()),
+        (torch.tensor([], dtype=torch.int64), []),
+    ]:
+        view = subset(range(40), held)
+        assert isinstance(view.indices, np.ndarray)  # no tensor is made for each index
+        assert list(view) == list(ordered_imap(range(40), 0, indices=held)) == expected
+        assert list(ordered_imap(range(40), 0, indices=lambda _, held=held: held)) == expected
+    for indices, message in [
+        (mask, "of a mask, give the positions"),
+        (torch.zeros(2, 2, dtype=torch.int64), "one dimension"),
+        (torch.tensor(3), "an iterable of integers"),
+        (torch.tensor([1.0]), "must be an integer"),
+    ]:
+        for call in (lambda: subset(range(40), indices), lambda: ordered_imap(range(40), 0, indices=indices)):  # noqa: B023
+            with pytest.raises(TypeError, match=message):
+                call()
 
 
 # Random numbers

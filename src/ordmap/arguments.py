@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from ordmap.chunk import Chunk, Place
+from ordmap.dataset import number_of
 from ordmap.errors import CheckpointError
 from ordmap.item import Label
 from ordmap.outcome import are_atoms
@@ -34,6 +35,9 @@ class Arguments:
     @property
     def ready(self) -> bool:
         return True
+
+    def begin(self) -> bool:
+        return False
 
     def take(self, most: int) -> Chunk | None:
         start = self._taken
@@ -103,7 +107,7 @@ class Arguments:
         self._taken = position
 
     def _identity(self) -> dict[str, Any]:
-        lengths = [len(one) if isinstance(one, Sequence) else None for one in self._iterables]
+        lengths = [number_of(one) if isinstance(one, Sequence) else None for one in self._iterables]
         return {"lengths": lengths, "seed": self._seed}
 
     def close(self) -> None:

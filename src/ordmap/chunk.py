@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 from ordmap.item import Label
 
-__all__ = ["Chunk", "Mark", "Place"]
+__all__ = ["REMEMBERED", "Chunk", "Given", "Mark", "Place"]
+
+#: Indices of a sampler that are remembered, so that its state can tell it from another.
+REMEMBERED = 16
 
 
 class Mark(NamedTuple):
@@ -25,31 +28,50 @@ class Mark(NamedTuple):
         return Mark(self.state, self.past + items, self.anew)
 
 
+class Given(NamedTuple):
+    """The last indices that a sampler has given, from this position of this epoch on: what tells it from another."""
+
+    epoch: int
+    position: int
+    indices: Sequence[Any]
+
+
 class Place(NamedTuple):
-    """Which item: the ``position``-th of an epoch, counted from 0; there may be none there, at the end."""
+    """Which item: the ``position``-th of an epoch, counted from 0; there may be none there, at the end.
+
+    ``mark`` and ``given`` are what is known there of a sampler.
+    """
 
     epoch: int
     position: int
     mark: Mark | None = None
+    given: Given | None = None
 
 
 class Chunk:
     """What the dataset (or function) is called with for some items, and where these are.
 
-    ``start`` is the position of the first in its epoch, and ``mark`` what a sampler says of that. ``error`` is set for
-    an item that can't be computed, since its index is not valid: a chunk of one. ``nbytes`` are those of large inputs
-    on their way.
+    ``start`` is the position of the first in its epoch, and ``mark`` what a sampler says of that; ``before`` is the
+    chunk that it gave before this one, or what it had given last by then. ``error`` is set for an item that can't be
+    computed, since its index is not valid: a chunk of one. ``nbytes`` are those of large inputs on their way.
     """
 
-    __slots__ = ("error", "keys", "label", "mark", "nbytes", "start")
+    __slots__ = ("before", "error", "keys", "label", "mark", "nbytes", "start")
 
-    def __init__(
-        self, keys: Sequence[Any], label: Label, start: int, mark: Mark | None = None, error: Exception | None = None
+    def __init__(  # noqa: PLR0917
+        self,
+        keys: Sequence[Any],
+        label: Label,
+        start: int,
+        mark: Mark | None = None,
+        error: Exception | None = None,
+        before: Chunk | Given | None = None,
     ) -> None:
         self.keys = keys
         self.label = label
         self.start = start
         self.mark = mark
+        self.before = before
         self.error = error
         self.nbytes = 0
 
@@ -64,7 +86,33 @@ class Chunk:
 
     def place(self, item: int = 0) -> Place:
         """Return the place of one of the items."""
-        return Place(self.label.epoch, self.start + item, self.mark and self.mark.later(item))
+        return Place(self.label.epoch, self.start + item, self.mark and self.mark.later(item), self.given_after(item))
+
+    def given_after(self, items: int) -> Given | None:
+        """Return what a sampler has given last once so many of these items are given, all of it in one epoch."""
+        one: Chunk | Given | None = self
+        keys = self.keys[:items]
+        last: list[Any] = []
+        epoch = stop = 0
+        while isinstance(one, Chunk):
+            if keys and last and one.label.epoch != epoch:
+                break
+            if keys and not last:
+                epoch, stop = one.label.epoch, one.start + len(keys)
+            last[:0] = keys[-REMEMBERED:]
+            if len(last) >= REMEMBERED:
+                break
+            one = one.before
+            keys = one.keys if isinstance(one, Chunk) else ()
+        if one is None:
+            return None
+        if isinstance(one, Given):
+            if not last:
+                return one
+            if one.epoch == epoch:
+                last[:0] = one.indices
+        last = last[-REMEMBERED:]
+        return Given(epoch, stop - len(last), last)
 
     def part(self, start: int, stop: int, *, again: bool = False) -> Chunk:
         """Return some of the items, as a chunk of their own; ``again``: which is tried once more."""
@@ -72,7 +120,8 @@ class Chunk:
         if again or label.first is not None:
             first = None if label.first is None else label.first + start
             label = Label(label.epoch, label.attempt + again, first)
-        return Chunk(self.keys[start:stop], label, self.start + start, self.mark and self.mark.later(start))
+        mark, before = self.mark and self.mark.later(start), self.given_after(start)
+        return Chunk(self.keys[start:stop], label, self.start + start, mark, before=before)
 
     def rest(self, done: int, size: int) -> list[Chunk]:
         """Return what is left after ``done`` items, in chunks of at most ``size``."""

@@ -6,16 +6,17 @@ import math
 import operator
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, get_args, overload
 
 from ordmap.arguments import Arguments
 from ordmap.backends import Backend, resolve
-from ordmap.dataset import Dataset, check_dataset
-from ordmap.indices import Indices, Shard, Source, check_indices, hook_of
+from ordmap.dataset import Dataset, check_dataset, number_of
+from ordmap.hooks import check_hooks
+from ordmap.indices import Indices, Shard, Source
 from ordmap.iterator import OrderedIterator, Settings
+from ordmap.listed import check_indices, is_listed, listed
 from ordmap.pace import Budget
 from ordmap.policy import Failure, OnError, checked
 
@@ -117,9 +118,10 @@ def ordered_imap(
 
     Args:
         dataset: Anything with ``__getitem__`` and ``__len__``. It reaches each worker once: inherited by a forked
-            worker, pickled for any other. Where it has a method ``on_epoch_end``, that is called after each epoch, in
-            this process, by the ``next()`` that comes after the epoch's last item; what it changes reaches the workers
-            before the next epoch begins.
+            worker, pickled for any other. Where it has a method ``on_epoch_begin``, that is called before each epoch,
+            in this process, by the ``next()`` that needs the epoch's first item; a method ``on_epoch_end`` after each,
+            by the ``next()`` that comes after the epoch's last item. What they change reaches the workers before the
+            next epoch begins.
         workers: How many items are computed at the same time; ``None``: the cores that this process may use (its
             affinity and its container's quota), or, within an item of another iterator, 0. 0: compute in this process,
             inside ``next()``.
@@ -143,7 +145,10 @@ def ordered_imap(
             more; with ``(rank, world, "drop")`` the last few of the epoch are left out, with ``(rank, world, "pad")``
             its first few come again.
         indices: Which items in which order, in place of ``range(len(dataset))``: an iterable, possibly infinite, or a
-            function from the epoch (0, 1, …) to one.
+            function from the epoch (0, 1, …) to one. A list, a range and an array of numpy are kept; any other
+            container of indices (a tensor, a table's column, an array in a file) is read once, by position, whatever
+            its labels. Anything else is a sampler: it is gone through once an epoch, and one that has a method
+            ``set_epoch`` is told of each epoch but the first.
         chunksize: How many items travel together; ``None``: adapted to their duration and size.
         item_timeout: Seconds that an item may run in its worker, not counting the time that it waits for one; ``None``:
             as long as it takes. One that takes longer costs itself: ``next()`` raises an `ItemTimeoutError`, also where
@@ -172,16 +177,16 @@ def ordered_imap(
         What an item changes in the dataset changes in that worker's copy alone, save in threads and serial.
     """
     check_dataset(dataset)
-    _check_hook(dataset)
+    check_hooks(dataset)
     if epochs is not None:
         epochs = _whole("epochs", epochs, least=0, instead="epochs=None cycles for ever")
     part = _shard(shard)
     seed = _seed(seed)
-    _check_shuffle(shuffle, seed, indices, part)
+    _check_shuffle(shuffle, seed, indices, part, dataset)
     if indices is not None:
-        _check_order(indices, dataset, epochs)
+        indices = _checked_order(indices, dataset, epochs)
         part.check(indices if not callable(indices) else ())
-    elif epochs is None and not len(dataset):
+    elif epochs is None and not number_of(dataset):
         raise ValueError("the dataset is empty, and with epochs=None that would go on for ever without an item")
     source = Indices(dataset, epochs, indices, seed, part, shuffle=shuffle)
     if epochs is None and source.length_of_epoch() == 0:
@@ -329,43 +334,27 @@ def _is_coroutine_function(subject: object) -> bool:
     return code is not None and bool(code.co_flags & _COROUTINE)
 
 
-def _check_hook(dataset: object) -> None:
-    """Refuse a dataset that could not be told of the end of an epoch, before there is one."""
-    hook = hook_of(dataset)
-    if hook is None:
-        return
-    import inspect  # few datasets have one
-
-    try:
-        inspect.signature(hook).bind()
-    except TypeError:
-        raise TypeError(f"on_epoch_end is called without arguments, and {hook!r} needs some") from None
-    except ValueError:  # it doesn't say
-        return
-    if inspect.iscoroutinefunction(hook):
-        raise TypeError(f"on_epoch_end is called, not awaited: {hook!r} must be a plain function")
-
-
-def _check_order(indices: object, dataset: Dataset[Any], epochs: int | None) -> None:
+def _checked_order(indices: Any, dataset: Dataset[Any], epochs: int | None) -> Any:
+    """Return the indices that an argument asks for, read where something holds them, or refuse them."""
     if callable(indices):
-        return
+        return indices
     if not hasattr(indices, "__iter__") and not hasattr(indices, "__getitem__"):
         raise TypeError(
             f"indices must be an iterable of integers, or a function from the epoch to one, not {indices!r}"
         )
-    if isinstance(indices, str | bytes):
-        raise TypeError(f"indices must be integers, not {indices!r}")
-    if isinstance(indices, Mapping | AbstractSet):
-        raise TypeError(f"a {type(indices).__name__} has no order that indices could give: write sorted(…) around it")
-    if isinstance(indices, Sequence) or hasattr(indices, "__array__"):
-        check_indices(indices, len(dataset))  # type: ignore[arg-type]
-        if epochs is None and not len(indices):  # type: ignore[arg-type]
+    if isinstance(indices, Mapping):
+        raise TypeError(f"a {type(indices).__name__} is no order: write list(…) around what holds the indices")
+    indices = listed(indices)
+    if is_listed(indices) or isinstance(indices, Sequence):
+        check_indices(indices, number_of(dataset))
+        if epochs is None and not number_of(indices):
             raise ValueError("there are no indices, and with epochs=None that would go on for ever without an item")
     elif epochs not in {0, 1} and hasattr(indices, "__next__"):
         raise ValueError(
             "an iterator of indices can be gone through once only: for several epochs "
             "write a function, indices=lambda epoch: …, or leave epochs=1"
         )
+    return indices
 
 
 def _shard(shard: object) -> Shard:
@@ -385,7 +374,7 @@ def _shard(shard: object) -> Shard:
     return Shard(rank, world, rest)
 
 
-def _check_shuffle(shuffle: object, seed: int | None, indices: object, shard: Shard) -> None:
+def _check_shuffle(shuffle: object, seed: int | None, indices: object, shard: Shard, dataset: object) -> None:
     """Refuse what doesn't fit together with a shuffle."""
     if not isinstance(shuffle, bool):
         raise TypeError(f"shuffle must be True or False, not {shuffle!r}; the seed of the shuffle is seed=")
@@ -393,6 +382,8 @@ def _check_shuffle(shuffle: object, seed: int | None, indices: object, shard: Sh
         raise ValueError("indices are an order already: shuffle them yourself, or leave out one of the two")
     if shuffle and seed is None and shard.world > 1:
         raise ValueError("the shards of a shuffle need one seed, the same for all ranks: write seed=…")
+    if shuffle and number_of(dataset) > 1 << 64:
+        raise ValueError("a shuffle is of 2**64 items at most: shuffle a part of them, or give indices")
 
 
 def _seed(seed: object) -> int | None:

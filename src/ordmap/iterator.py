@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
     by ``async with``, or by that task alone.
 
     ``len()`` is the number of items to come, where it is known, those that will be skipped included; the object itself
-    is always true.
+    is always true. ``len()`` can't say more than ``sys.maxsize``, which is said of so many, and of more.
 
     Attention: an iterator belongs to the process that made it; after an ``os.fork()`` the child must make its own. What
     a signal's handler raises within ``next()`` ends it; the following ``next()`` says so, but after Ctrl-C.
@@ -258,7 +259,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         remaining = self._remaining()
         if remaining is None:
             raise TypeError("the number of items to come is not known: it is infinite, or the indices are lazy")
-        return remaining
+        return min(remaining, sys.maxsize)
 
     def __repr__(self) -> str:
         """Say how many items it has given, of how many, and where they are computed; nothing is started for that."""
@@ -273,7 +274,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
 
     def __length_hint__(self) -> int:
         remaining = self._remaining()
-        return NotImplemented if remaining is None else remaining
+        return NotImplemented if remaining is None else min(remaining, sys.maxsize)
 
     def __bool__(self) -> bool:
         return True
@@ -282,8 +283,9 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         """Return where this iterator is, for `load_state_dict`: what JSON can hold, if a sampler's own state is.
 
         What was given counts, with items that raised or were skipped; what was computed ahead does not. It costs some
-        microseconds; another thread's ``next()`` is waited for. In a signal's handler it is a ``ValueError`` where that
-        has interrupted ``next()``.
+        microseconds, and once as long as it takes to read the indices that are listed (a million of them: some
+        milliseconds); another thread's ``next()`` is waited for. In a signal's handler it is a ``ValueError`` where
+        that has interrupted ``next()``.
 
         Attention: where Ctrl-C, or what another handler raises, ends ``next()`` itself, its item may count, though it
         didn't arrive. So save the state between two items, not after such an end.
@@ -299,13 +301,16 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         """Go on where another iterator was, with the item after the last that it gave; before the first ``next()``.
 
         It may have had another backend, and other workers, ``prefetch`` and ``chunksize``; the length of the dataset,
-        its ``seed``, its ``shard`` and the kind of its ``indices`` must be the same. What was drawn for a shuffle
-        without a ``seed`` is taken over. Indices that are an iterable, and the iterables of `ordered_map` but for
-        sequences, are gone through up to that place; indices that have, or whose iterator has, ``state_dict()`` and
+        its views (`subset` and `batches`), its ``seed``, its ``shard`` and its ``indices`` must be the same. What was
+        drawn for a shuffle without a ``seed`` is taken over. A sampler is gone through here, from its first epoch on,
+        and must give again what it gave last before the state was taken; so must a function of the epoch, which is
+        called for that epoch alone. An iterator of indices, and the iterables of `ordered_map` but for sequences, are
+        gone through by the first ``next()``; indices that have, or whose iterator has, ``state_dict()`` and
         ``load_state_dict(state)`` go on by themselves.
 
         Raises:
-            CheckpointError: The state doesn't fit, or this iterator has begun.
+            CheckpointError: The state doesn't fit, or this iterator has begun. A sampler that was gone through for it
+                is to be made anew, too.
         """
         if self._window is not None or self._closed:
             raise CheckpointError("this iterator has begun: load the state into a new one, before its first next()")
@@ -432,7 +437,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
             settings = self._settings
             self._context = captured()
             pace = self._pace = Pace(settings.backend.workers, settings.prefetch, settings.chunksize)
-            run = self._run()
+            run = self._run(changed=settings.source.begin())
             if isinstance(run, Immediate):
                 ended_by = weakref.WeakMethod(self._ended_by)
                 solo = self._window = Solo(settings.source, run, settings.retries, self._lock, ended_by)

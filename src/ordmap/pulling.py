@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import Any
 
 from ordmap import real_time as time
+from ordmap.dataset import number_of
 from ordmap.errors import CheckpointError
 from ordmap.frames import asks_others
 from ordmap.interrupts import came_by_a_signal
@@ -120,7 +121,7 @@ def length_of(items: object) -> int | None:
     if not isinstance(items, Sized) or isinstance(items, Iterator):
         return None
     try:
-        return len(items)
+        return number_of(items)
     except (TypeError, NotImplementedError):
         return None
 

@@ -19,6 +19,8 @@ import struct
 from collections.abc import Sequence
 from itertools import cycle
 
+from ordmap.dataset import number_of
+
 __all__ = ["Permutation"]
 
 #: Up to this length the permutation is a list.
@@ -77,7 +79,7 @@ class Permutation:
 
     def _computed(self, begin: int, step: int) -> list[int]:
         """Return the items of the positions from this one, as many as are computed at once, or until the last."""
-        count = min(_LANES, len(range(begin, self._length, step)))
+        count = min(_LANES, number_of(range(begin, self._length, step)))
         values = self._mixed(begin * _EACH + step * _STEPS, count)
         beyond = [lane for lane, value in enumerate(values) if value >= self._length]
         while beyond:

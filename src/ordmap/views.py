@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
-from ordmap.dataset import Dataset, check_dataset
-from ordmap.indices import check_indices
+from ordmap.dataset import Dataset, check_dataset, number_of
+from ordmap.listed import at, check_indices, digest, is_listed, listed
 from ordmap.placing import empty
+from ordmap.states import views_of
 
 __all__ = ["batches", "fetched", "mapped", "subset"]
 
@@ -21,7 +22,7 @@ R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 
 #: What a dataset may have that a view of it has, too.
-_PASSED_ON = frozenset({"on_epoch_end", "state_dict", "load_state_dict"})
+_PASSED_ON = frozenset({"on_epoch_begin", "on_epoch_end", "state_dict", "load_state_dict"})
 
 
 class View(Sequence[T_co], Generic[T_co]):
@@ -31,10 +32,11 @@ class View(Sequence[T_co], Generic[T_co]):
         self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return number_of(self.dataset)
 
     def __iter__(self) -> Iterator[T_co]:
-        return map(self.__getitem__, range(len(self)))  # a sequence's own would end where an item raises IndexError
+        # A sequence's own would end where an item raises IndexError.
+        return map(self.__getitem__, range(number_of(self)))
 
     @overload
     def __getitem__(self, index: int) -> T_co: ...
@@ -42,8 +44,8 @@ class View(Sequence[T_co], Generic[T_co]):
     def __getitem__(self, index: slice) -> Sequence[T_co]: ...
     def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
         if isinstance(index, slice):
-            return subset(self, range(len(self))[index])
-        return self.__getitems__([range(len(self))[operator.index(index)]])[0]
+            return subset(self, range(number_of(self))[index])
+        return self.__getitems__([range(number_of(self))[operator.index(index)]])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[T_co]:
         """Return several items at once, as PyTorch asks for them."""
@@ -86,10 +88,10 @@ class _Subset(View[T]):
         self.indices = indices
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return number_of(self.indices)
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[T]:
-        return fetched(self.dataset, [operator.index(self.indices[index]) for index in indices])
+        return fetched(self.dataset, at(self.indices, indices))
 
     def __repr__(self) -> str:
         return f"subset({self.dataset!r}, {self.indices!r})"
@@ -103,16 +105,31 @@ class _Batches(View[Any]):
         self.collate = collate
 
     def __len__(self) -> int:
-        items = len(self.dataset)
+        items = number_of(self.dataset)
         return items // self.size if self.drop_last else -(-items // self.size)
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
-        whole = range(len(self.dataset))
+        whole = range(number_of(self.dataset))
         parts = (whole[index * self.size : (index + 1) * self.size] for index in indices)
         return [self.collate(fetched(self.dataset, part)) for part in parts]
 
     def __repr__(self) -> str:
         return f"batches({self.dataset!r}, {self.size})"
+
+
+@views_of.register
+def _(view: View) -> list[str]:  # type: ignore[type-arg]
+    return views_of(view.dataset)
+
+
+@views_of.register
+def _(view: _Subset) -> list[str]:  # type: ignore[type-arg]
+    return [f"subset {digest(view.indices)}", *views_of(view.dataset)]
+
+
+@views_of.register
+def _(view: _Batches) -> list[str]:
+    return [f"batches of {view.size}{', whole ones' * view.drop_last}", *views_of(view.dataset)]
 
 
 def mapped(fn: Callable[[T], R], dataset: Dataset[T]) -> Sequence[R]:
@@ -133,17 +150,20 @@ def subset(dataset: Dataset[T], indices: Iterable[int]) -> Sequence[T]:
 
     Args:
         dataset: Anything with ``__getitem__`` and ``__len__``.
-        indices: From 0 to ``len(dataset) - 1``, any of them any number of times. A list, a range and an array are kept
-            as they are; anything else is made a list.
+        indices: From 0 to ``len(dataset) - 1``, any of them any number of times. A list, a range and an array of numpy
+            are kept as they are; anything else (a tensor, a table's column, a generator) is read once, by position,
+            whatever its labels. A set has no order, and a mask no indices: both are refused.
 
     Example:
         >>> list(subset("abcdef", [5, 0, 0]))
         ['f', 'a', 'a']
     """
     check_dataset(dataset)
-    listed: Any = indices if isinstance(indices, Sequence) or hasattr(indices, "__array__") else list(indices)
-    check_indices(listed, len(dataset))
-    return _Subset(dataset, listed)
+    order = listed(indices)
+    if not is_listed(order):
+        order = list(order)
+    check_indices(order, number_of(dataset))
+    return _Subset(dataset, order)
 
 
 def batches(
@@ -179,43 +199,55 @@ def batches(
     return _Batches(dataset, operator.index(size), bool(drop_last), collate or collated)
 
 
-def collated(items: Sequence[Any]) -> Any:  # noqa: PLR0911  one for each kind
+def collated(items: Sequence[Any]) -> Any:
     """Return a batch of some items: see `batches`."""
     first = items[0]
-    kind = type(first)
-    if any(type(item) is not kind for item in items):
-        return _numbers(items) if all(type(item) in _NUMBERS for item in items) else list(items)
-    if isinstance(first, Mapping):
+    if all(isinstance(item, Mapping) for item in items):
         if any(item.keys() != first.keys() for item in items):
             raise ValueError("the dicts of a batch have different keys: give collate=list")
         return {key: collated([item[key] for item in items]) for key in first}
-    if isinstance(first, tuple):
+    if isinstance(first, tuple) and all(type(item) is type(first) for item in items):
         if any(len(item) != len(first) for item in items):
             raise ValueError("the tuples of a batch have different lengths: give collate=list")
         fields = [collated(field) for field in zip(*items, strict=True)]
+        kind = type(first)
         return kind(*fields) if hasattr(kind, "_make") else tuple(fields)
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(first, torch.Tensor):
+    if torch is not None and all(isinstance(item, torch.Tensor) for item in items):
         return torch.stack(list(items))
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(first, numpy.ma.MaskedArray):
-        return numpy.ma.stack(items)
-    if numpy is not None and isinstance(first, numpy.ndarray | numpy.generic):
-        return _stacked(items)
-    return _numbers(items) if kind in _NUMBERS else list(items)
+    if numpy is not None:
+        if all(isinstance(item, numpy.ndarray) for item in items):
+            masked = any(isinstance(item, numpy.ma.MaskedArray) for item in items)
+            return numpy.ma.stack(items) if masked else _stacked(items)
+        if all(isinstance(item, numpy.generic) for item in items) and len(set(map(type, items))) == 1:
+            return _stacked(items)
+    return _numbers(items) if all(map(_is_number, items)) else list(items)
 
 
 _NUMBERS = frozenset({bool, int, float, complex})
 
 
+def _is_number(item: object) -> bool:
+    """Whether this is a number of Python or of numpy."""
+    if type(item) in _NUMBERS:
+        return True
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(item, numpy.number | numpy.bool_)
+
+
 def _numbers(items: Sequence[Any]) -> Any:
-    """Return an array of numbers; a list where numpy is not installed, or has none that are so large."""
+    """Return an array of numbers, Python's and numpy's; a list where there is no numpy, or none that holds them."""
     try:
         import numpy as np  # only for who has it
     except ImportError:
         return list(items)
+    kinds = {np.dtype(np.int64) if type(item) is int else np.result_type(item) for item in items}
+    kind = np.result_type(*kinds)
+    if kind.kind == "f" and all(one.kind in "iu" for one in kinds):
+        return list(items)  # of 64 bits with a sign, and without
     try:
-        return np.array(items, np.int64 if all(type(item) is int for item in items) else None)
+        return np.array(items, kind)
     except OverflowError:
         return list(items)
 

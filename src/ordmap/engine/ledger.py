@@ -36,6 +36,9 @@ _MESSAGES = 32
 #: Bytes of all inputs in the task channel, below which they need no file: to make, send and read one costs 0.1 ms.
 _IN_CHANNEL = 64 * 1024
 
+#: The end of a range in a message has 64 bits, one of them for the sign.
+_HUGE = 1 << 63
+
 #: What keeps a file for large inputs from being had: descriptors, memory, or a limit to the size of files.
 _NO_FILE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG})
 
@@ -66,7 +69,9 @@ class Task:
         """Return the task for a chunk of a run, whose keys are made ready to travel."""
         keys, size = chunk.keys, len(chunk)
         if isinstance(keys, range):
-            return cls(run, ticket, keys, size, chunk.label)
+            if max(abs(keys.start), abs(keys.stop)) < _HUGE:
+                return cls(run, ticket, keys, size, chunk.label)
+            keys = list(keys)
         if type(keys[0]) is Pickled and all(type(key) is Pickled for key in keys):
             keys = Pickles(key.data for key in keys)
         task = cls(run, ticket, pickle.dumps(keys, pickle.HIGHEST_PROTOCOL), size, chunk.label)
