@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 __all__ = ["came_by_a_signal", "postponed", "send_later", "uninterrupted"]
 
-_ALL_SIGNALS = signal.valid_signals()
+_ALL_SIGNALS: set[int] = _signal.valid_signals()
 
 #: Of a function's code: whether it takes any number of arguments.
 _VARARGS = 4
