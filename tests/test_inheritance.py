@@ -330,3 +330,83 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 """
     run(script, text, options=())
+
+
+SLOW_TO_BEGIN = """
+import fcntl, os, tempfile, time
+from ordmap import Processes, ordered_imap, ordered_map
+
+forks = []
+def wait():
+    if len(forks) == 2: time.sleep(0.3)  # the second worker, when the first has computed long since
+os.register_at_fork(before=lambda: forks.append(0), after_in_child=wait)
+
+made = tempfile.NamedTemporaryFile()
+lock = open(made.name, "r+"); fcntl.flock(lock, fcntl.LOCK_EX)
+
+def let_go():
+    lock.close()
+    with open(made.name) as other: fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+class Triples:
+    def __len__(self): return 6
+    def __getitem__(self, i): return 3 * i
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "items = ordered_imap(Triples(), workers=2); next(items); let_go(); list(items)",
+        "items = ordered_imap(Triples(), workers=2, epochs=2)\nfor _ in range(6): next(items)\nlet_go(); list(items)",
+        "items = ordered_imap(Triples(), workers=2).start(); let_go(); list(items)",
+        "items = ordered_imap([], workers=2); list(items); let_go()",
+        """
+class Failing(Triples):
+    def __getitem__(self, i): raise ValueError(i)
+items = ordered_imap(Failing(), workers=2)
+try: next(items)
+except ValueError: let_go()
+items.close()""",
+        """
+def source():
+    let_go()
+    yield from range(3)
+list(ordered_map(abs, source(), workers=2))""",
+        """
+import collections.abc
+class Inputs(Triples, collections.abc.Sequence):
+    def __getitem__(self, i):
+        if not lock.closed: let_go()
+        if i >= 6: raise IndexError
+        return i
+assert list(ordered_map(abs, Inputs(), workers=2)) == [*range(6)]
+assert lock.closed""",
+        "pool = Processes(2).start(); let_go(); pool.close()",
+        "with Processes(2) as pool: next(ordered_imap(Triples(), backend=pool)); let_go()",
+        """
+import asyncio
+async def main():
+    items = ordered_imap(Triples(), workers=2)
+    async def beside():
+        let_go()
+    task = asyncio.ensure_future(beside())
+    assert [item async for item in items] == [0, 3, 6, 9, 12, 15]
+    await task
+asyncio.run(main())""",
+    ],
+    ids=[
+        "an item",
+        "epochs",
+        "started",
+        "no item",
+        "a failure",
+        "a source",
+        "inputs",
+        "a pool",
+        "a warm pool",
+        "another task",
+    ],
+)
+def test_a_lock_is_free_however_long_a_worker_takes_to_begin(script, program):
+    run(script, SLOW_TO_BEGIN + program)

@@ -21,7 +21,7 @@ from ordmap import real_time as time
 
 __all__ = ["came_by_a_signal", "postponed", "send_later", "uninterrupted", "was_given"]
 
-_ALL_SIGNALS = signal.valid_signals()
+_ALL_SIGNALS: set[int] = _signal.valid_signals()
 
 #: Of a function's code: whether it takes any number of arguments.
 _VARARGS = 4

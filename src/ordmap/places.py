@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import secrets
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextvars import Context, ContextVar
@@ -107,7 +107,7 @@ def token_of(variable: ContextVar[Any]) -> str:
     """Return the token by which a variable is known here and where it has travelled to."""
     token = _tokens.get(variable)
     if token is None:
-        token = _tokens[variable] = secrets.token_hex(16)
+        token = _tokens[variable] = os.urandom(16).hex()  # `secrets` would import OpenSSL
         _by_token[token] = variable
     return token
 

@@ -24,7 +24,7 @@ _OWN = frozenset(
     if hasattr(signal, name)
 )
 
-_SIGNALS = [number for number in map(int, signal.valid_signals()) if number not in _OWN]
+_SIGNALS = [number for number in _signal.valid_signals() if number not in _OWN]
 
 
 def handled() -> list[int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import queue
 import sys
 import threading
 import weakref
@@ -127,6 +126,8 @@ def _disown_executors() -> None:
 
 def _renew_threads(threads: Iterable[Any]) -> None:
     """Have the executors of these threads without any, and with nothing to do."""
+    import queue  # as the executors did; a caller without any does not need it
+
     for thread in threads:
         executor = _executor_of(thread)
         if executor is not None:
