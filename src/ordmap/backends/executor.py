@@ -40,6 +40,7 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.imports import refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer
+from ordmap.vocabulary import Vocabulary
 
 __all__ = ["NO_DEATHS", "NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
 
@@ -66,10 +67,14 @@ class Shipment:
 
     It is pickled when it is made, for a run sees its dataset as it was then. ``shared``: all workers are threads of
     this process, ``inherited``: all are still to be forked from it; neither needs it pickled, unless a worker turns up
-    that lacks it all the same. It is held until all who keep it have discarded it.
+    that lacks it all the same. ``vocabulary``: what they know by its name. It is held until all who keep it have
+    discarded it.
     """
 
-    def __init__(self, job: Job, *, shared: bool = False, inherited: bool = False) -> None:
+    def __init__(
+        self, job: Job, *, shared: bool = False, inherited: bool = False, vocabulary: Vocabulary | None = None
+    ) -> None:
+        self.vocabulary = vocabulary
         self.key: Key = (_THIS_PROCESS, next(_numbers))
         self.subject = job.subject
         self.shared = shared
@@ -115,7 +120,7 @@ class Shipment:
         from ordmap.by_value import dumps  # heavy; threads and forked workers do without
 
         try:
-            self._data = dumps(self._compute)
+            self._data = dumps(self._compute, vocabulary=self.vocabulary)
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -184,7 +189,9 @@ class ExecutorRun:
     def submit(self, ticket: int, chunk: Chunk) -> None:
         self._rest_at_the_end()
         if not self._shipment.shared:
-            chunk.keys = portable(chunk.keys)  # at once: their source may use their memory again
+            chunk.keys = portable(
+                chunk.keys, self._shipment.vocabulary
+            )  # at once: their source may use their memory again
         with self._lock:
             heapq.heappush(self._waiting, (ticket, chunk))
         self._send_waiting()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from types import MethodType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple
 
 from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
-from ordmap.names import importable
+from ordmap.names import strangers
 from ordmap.outcome import Pickled, are_atoms, one_line
+from ordmap.vocabulary import Vocabulary
 
 __all__ = [
     "TRAVELLING",
@@ -77,18 +79,18 @@ def ready(keys: Sequence[Any]) -> bool:
     return all(type(key) is tuple for key in keys) and are_atoms(chain.from_iterable(keys))
 
 
-def portable(keys: Sequence[Any]) -> Sequence[Any]:
+def portable(keys: Sequence[Any], vocabulary: Vocabulary | None = None) -> Sequence[Any]:
     """Return keys that survive any executor's own pickle: as they are where they are plain, else pickled one by one.
 
     Keys that are made ready are left as they are. An input that can't be pickled becomes its item's error, in the
     worker.
     """
-    return keys if ready(keys) else pickled(keys)
+    return keys if ready(keys) else pickled(keys, vocabulary)
 
 
-def pickled(keys: Iterable[Any]) -> list[Pickled | Travelling]:
+def pickled(keys: Iterable[Any], vocabulary: Vocabulary | None = None) -> list[Pickled | Travelling]:
     """Return keys pickled one by one."""
-    pickler = InputPickler()
+    pickler = InputPickler(vocabulary=vocabulary)
     sent: list[Pickled | Travelling] = []
     for key in keys:
         try:
@@ -99,13 +101,21 @@ def pickled(keys: Iterable[Any]) -> list[Pickled | Travelling]:
 
 
 class InputPickler:
-    """Pickles inputs, each by itself; those of their buffers that ``is_large`` are left out and added to ``large``."""
+    """Pickles inputs, each by itself; those of their buffers that ``is_large`` are left out and added to ``large``.
 
-    def __init__(self, is_large: Callable[[memoryview], bool] | None = None) -> None:
+    ``vocabulary``: what the workers know by its name, beyond what they import.
+    """
+
+    def __init__(
+        self, is_large: Callable[[memoryview], bool] | None = None, vocabulary: Vocabulary | None = None
+    ) -> None:
         self.large: list[memoryview] = []
         self._collect = None if is_large is None else _collector(is_large, self.large)
         self._file = io.BytesIO()
-        self._plain = _PlainPickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
+        self._plain = pickle.Pickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
+        self._plain.dispatch_table = _table()
+        self._strangers = tuple(name.encode() for name in strangers())
+        self._vocabulary = vocabulary
         self._try_plain = _goes_by_name()
 
     def dumps(self, key: Any) -> bytes:
@@ -114,47 +124,57 @@ class InputPickler:
         try:
             if self._try_plain:
                 try:
-                    return self._dumped_plainly(key)
+                    data = self._dumped_plainly(key)
                 except Exception as error:
                     if came_by_a_signal(error):
                         raise
-                    self._try_plain = False  # the others of its chunk are most likely alike
-                    del self.large[before:]
+                    data = None
+                if data is not None:
+                    return data
+                self._try_plain = False  # the others of its chunk are most likely alike
+                del self.large[before:]
             from ordmap.by_value import dumps
 
-            return dumps(key, self._collect)
+            data = dumps(key, self._collect, vocabulary=self._vocabulary)
+            return data if self._vocabulary is None else self._vocabulary.before(data)
         except BaseException:
             del self.large[before:]
             raise
 
-    def _dumped_plainly(self, key: Any) -> bytes:
+    def _dumped_plainly(self, key: Any) -> bytes | None:
+        """Return the plain pickle of an input; ``None``: workers would not find all that it names."""
         self._file.seek(0)
         self._file.truncate()
         try:
             self._plain.dump(key)
-            return self._file.getvalue()
+            data = self._file.getvalue()
         finally:
             self._plain.clear_memo()
+        for name in self._strangers:
+            if name in data:
+                return None if self._vocabulary is None else self._vocabulary.told_first(data)
+        return data
 
 
-class _PlainPickler(pickle.Pickler):
-    """Refuses what a worker may not find. It is as quick as any where there are but containers, numbers and texts."""
-
-    def __init__(
-        self, file: io.BytesIO, protocol: int, *, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None
-    ) -> None:
-        super().__init__(file, protocol, buffer_callback=buffer_callback)
-        self._importable = importable()
-
-    def reducer_override(self, value: Any) -> Any:
-        """Be called for everything else."""
-        if isinstance(value, _BY_VALUE) or not self._importable[getattr(value, "__module__", None)]:
-            raise pickle.PicklingError("it goes by value")
-        return NotImplemented
+def _by_value(_: Any) -> NoReturn:
+    raise pickle.PicklingError("it goes by value")
 
 
 #: What pickle finds by a name, where another may stand: that of a method may be its child's.
-_BY_VALUE = (MethodType, TypeVar)
+_BY_VALUE = dict.fromkeys((MethodType, TypeVar, ParamSpec, TypeVarTuple), _by_value)
+
+#: How inputs are pickled by class, and what of that the user's libraries had registered then.
+_all: dict[type, Callable[[Any], Any]] = dict(_BY_VALUE)
+_theirs: dict[type, Callable[[Any], Any]] = {}
+
+
+def _table() -> dict[type, Callable[[Any], Any]]:
+    """Return the reducers for inputs, which is a plain dict: into another, pickle looks by a call for each object."""
+    global _all, _theirs
+    if copyreg.dispatch_table != _theirs:
+        _theirs = dict(copyreg.dispatch_table)
+        _all = _theirs | _BY_VALUE
+    return _all
 
 
 def _goes_by_name() -> bool:
