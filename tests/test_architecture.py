@@ -34,6 +34,7 @@ FLOORS = [
     {"chunk", "context", "digest", "imports", "marks", "namespace", "places", "pulling", "rng", "surroundings"},
     {"vocabulary"},
     {"by_value"},
+    {"changes"},
     {"states"},
     {"generators"},
     {"indices", "limit", "outcome", "pace"},

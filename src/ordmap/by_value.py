@@ -26,7 +26,7 @@ from ordmap.names import SCRIPT, importable, names_here
 from ordmap.namespace import INHERITED, News, Place
 from ordmap.vocabulary import Vocabulary
 
-__all__ = ["dumps"]
+__all__ = ["dumps", "globals_of"]
 
 Collect = Callable[[pickle.PickleBuffer], bool]
 
@@ -283,7 +283,7 @@ def _leads_to(thing: Any) -> bool:
 def _parts(thing: Any) -> Iterator[Any]:
     """Yield what a function has in its closure, or a class among its attributes, and the functions that these wrap."""
     if type(thing) is not FunctionType:
-        values = list(vars(thing).values())
+        values = [thing, *vars(thing).values()]
     elif thing.__code__ is _GENERIC:
         values = list(thing.registry.values())  # type: ignore[attr-defined]
     else:
@@ -291,6 +291,12 @@ def _parts(thing: Any) -> Iterator[Any]:
     for value in values:
         yield value
         yield from (getattr(value, name, None) for name in _WRAPPED.get(type(value), ()))
+
+
+def globals_of(thing: Any) -> set[str]:
+    """Return the names of globals that a function, or the methods of a class, refer to."""
+    functions = [one for one in (thing, *_parts(thing)) if type(one) is FunctionType]
+    return {name for one in functions for name in cloudpickle._extract_code_globals(one.__code__)}
 
 
 #: Where the standard library's wrappers of functions have these.

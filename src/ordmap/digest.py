@@ -7,6 +7,7 @@ defined again is another, and so has none of what was kept with the old one, suc
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import itertools
 import os
@@ -22,6 +23,9 @@ __all__ = ["digest_of"]
 
 #: Bytes of a pickle up to which it is looked at.
 _MOST = 1 << 16
+
+#: Objects but for containers, numbers and texts up to which …
+_MOST_OBJECTS = 100
 
 #: Bytes up to which a pickle is its own digest.
 _SHORT = 64
@@ -69,8 +73,13 @@ class _Sink:
 class _Pickler(pickle.Pickler):
     """Pickles what is never unpickled. An object of its own kind is a state: it may hold itself."""
 
+    objects = 0
+
     def reducer_override(self, value: Any) -> Any:
         """Be called for everything but containers, numbers and texts."""
+        self.objects += 1
+        if self.objects > _MOST_OBJECTS:
+            raise OverflowError
         kind = type(value)
         if value is object or value is str:  # what the others here are reduced to
             return NotImplemented
@@ -92,11 +101,10 @@ def _state(kind: type, value: Any) -> Any:
     """Reduce an object of a class of the user's, unless that has its own way, to what it is and has."""
     if issubclass(kind, Enum):
         return str, (_serial(kind) + value._name_,)
-    state = object.__reduce_ex__(value, pickle.HIGHEST_PROTOCOL)[2:]
     if all(getattr(kind, way) is getattr(object, way) for way in ("__reduce_ex__", "__reduce__", "__getstate__")):
-        return object, (), (_serial(kind), state)
-    if state[0] is None:  # as that which stands for a missing value
-        return _identity(value)
+        return object, (), (_serial(kind), object.__reduce_ex__(value, pickle.HIGHEST_PROTOCOL)[2:])
+    if not getattr(value, "__dict__", None) and not copyreg._slotnames(kind):  # type: ignore[attr-defined]
+        return _identity(value)  # it has no state, as what stands for a missing value
     raise TypeError
 
 

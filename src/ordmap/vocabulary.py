@@ -11,15 +11,16 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
 from types import FunctionType
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 from ordmap.digest import digest_of
 from ordmap.interrupts import came_by_a_signal
 from ordmap.names import strangers
 from ordmap.namespace import learn
 
-__all__ = ["Lesson", "Vocabulary"]
+__all__ = ["Lesson", "Speaker", "Vocabulary", "defined", "token_of"]
 
 #: What a pickle begins with that has its reader learn something first: a call of `learn`, whose result is dropped.
 _LEARN = b"\x80\x05cordmap.namespace\nlearn\nI%d\n\x85R0"
@@ -31,12 +32,13 @@ _SHORT_TEXT = b"\x8c"
 class Lesson:
     """Some things by value, which workers are to know by name, once they have learnt what came before."""
 
-    def __init__(self, previous: int, things: list[Any]) -> None:
-        self._previous = previous
-        self._things = things
+    def __init__(self, previous: int, things: list[Any] | None) -> None:
+        """``things``: ``None``: what has changed, which the sender finds out."""
+        self.previous = previous
+        self.things = things
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _learnt, (_Earlier(self._previous), self._things)
+        return _learnt, (_Earlier(self.previous), self.things)
 
 
 class _Earlier:
@@ -51,33 +53,58 @@ def _learnt(*_: Any) -> None:
     """Do nothing more: what is to be learnt was unpickled."""
 
 
+#: Returns what sends a lesson to all workers and gives it a number; ``None``: they are gone.
+Teach = Callable[[], Callable[[Lesson], int] | None]
+
+
+#: What a token begins with that is none of a digest.
+_IDENTITY = b"identity "
+
+
+def token_of(value: Any) -> bytes:
+    """Return what changes with a value: its digest, or else what there is to tell that it is another object."""
+    digest = digest_of(value)
+    if digest is not None:
+        return digest
+    try:
+        size = len(value)
+    except Exception:  # the user's
+        size = 0
+    return _IDENTITY + f"{id(value)} {size}".encode()
+
+
 class Vocabulary:
     """What workers know. ``teach``: sends them a lesson, and returns its number, to be told of in inputs."""
 
-    def __init__(self, teach: weakref.WeakMethod[Callable[[Lesson], int]] | None = None) -> None:
+    def __init__(self, teach: Teach | None = None) -> None:
         # By module and name; weakly, for what the script lets go of is not to stay for this.
-        self._inherited: dict[str, dict[str, weakref.ref[Any]]] = {}
-        self._lessons: dict[str, dict[str, weakref.ref[Any]]] = {}
+        self._inherited: _Known = {}
+        self._others: _Known = {}  # what workers were taught, and objects that pickle finds by a name
         self._digests: dict[tuple[str, str], bytes] = {}
         self._refused: set[tuple[str, str]] = set()
         self._newest = 0
         self._teach = teach
+        self.seen: dict[tuple[str, str], bytes] = {}  # tokens of what workers were told of last
+        self.is_due = False  # there may be changes to tell of
 
     @classmethod
-    def inherited(cls, teach: weakref.WeakMethod[Callable[[Lesson], int]] | None = None) -> Vocabulary:
+    def inherited(cls, teach: Teach | None = None) -> Vocabulary:
         """Return what processes know that are forked now."""
         self = cls(teach)
         for module in strangers():
-            defined = self._inherited[module] = {name: weakref.ref(thing) for name, thing in _defined(module)}
+            known = self._inherited[module] = {name: weakref.ref(thing) for name, thing in defined(module)}
+            self._others[module] = {name: weakref.ref(thing) for name, thing in _named_objects(module)}
             for name, value in list(_names(module).items()):
-                if name not in defined and (digest := digest_of(value)) is not None:
-                    self._digests[module, name] = digest
+                token = self.seen[module, name] = token_of(value)
+                if name not in known and not token.startswith(_IDENTITY):
+                    self._digests[module, name] = token
         return self
 
     def has(self, thing: Any) -> bool:
         """Whether workers have inherited this very function or class, or one that it is within."""
         name, _, inner = thing.__qualname__.partition(".")
-        known = _held(self._inherited, thing.__module__, name)
+        reference = self._inherited.get(thing.__module__, {}).get(name)
+        known = None if reference is None else reference()
         if not inner or known is None:
             return known is thing
         try:
@@ -87,76 +114,134 @@ class Vocabulary:
 
     def has_value(self, module: str, name: str, value: object, digest: bytes | None) -> bool:
         """Whether workers have inherited this value under this name; if not, they are about to be told of it."""
-        defined = self._inherited.get(module, {})
-        if name in defined:
-            if defined[name]() is value:
+        inherited = self._inherited.get(module, {})
+        if name in inherited:
+            if inherited[name]() is value:
                 return True
-            del defined[name]
+            del inherited[name]
         known = self._digests.get((module, name))
         if known is not None and known != digest:
             del self._digests[module, name]
         return known is not None and known == digest
 
-    def told_first(self, data: bytes) -> bytes | None:
-        """Return a pickle, before which workers learn what it names; ``None``: they can't, and it goes by value."""
-        new: list[tuple[str, str, Any]] = []
-        for module in [name for name in strangers() if name.encode() in data]:
-            new += [(module, *pair) for pair in self._unknown(module) if _is_named(pair[0], data)]
-        if new and not self._taught(new):
-            return None
-        return self.before(data)
+    def unknown(self) -> list[Unknown]:
+        """Return what pickle may name by now that workers don't know."""
+        return [
+            Unknown(module, name, thing, _patterns(name))
+            for module in strangers()
+            for name, thing in (*defined(module), *_named_objects(module))
+            if (reference := self._reference(module, name)) is None or reference() is not thing
+        ]
+
+    def teach(self, new: Sequence[Unknown]) -> bool:
+        """Teach workers what is new to them; what has a name that they know for something else can't be taught."""
+        send = None if self._teach is None else self._teach()
+        if send is None or any((one.module, one.name) in self._refused or self._reference(*one[:2]) for one in new):
+            return False
+        try:
+            self._newest = send(Lesson(self._newest, [one.thing for one in new]))
+        except Exception as error:
+            if came_by_a_signal(error):
+                raise
+            self._refused.update((one.module, one.name) for one in new)
+            return False
+        for one in new:
+            self._others.setdefault(one.module, {})[one.name] = weakref.ref(one.thing)
+        return True
+
+    def catch_up(self) -> None:
+        """Have workers be told of what has changed."""
+        self.is_due = False
+        send = None if self._teach is None else self._teach()
+        if send is not None:
+            self._newest = send(Lesson(self._newest, None))
 
     def before(self, data: bytes) -> bytes:
         """Return a pickle that has its reader learn first what workers were taught until now."""
         return _LEARN % self._newest + data if self._newest else data
 
-    def _taught(self, new: Sequence[tuple[str, str, Any]]) -> bool:
-        """Teach workers what is new to them; what has a name that they know for something else can't be taught."""
-        teach = None if self._teach is None else self._teach()
-        if teach is None or any(one[:2] in self._refused or self._knows(*one[:2]) for one in new):
-            return False
-        try:
-            self._newest = teach(Lesson(self._newest, [thing for *_, thing in new]))
-        except Exception as error:
-            if came_by_a_signal(error):
-                raise
-            self._refused.update(one[:2] for one in new)
-            return False
-        for module, name, thing in new:
-            self._lessons.setdefault(module, {})[name] = weakref.ref(thing)
-        return True
-
-    def _knows(self, module: str, name: str) -> bool:
-        """Whether workers know something by a name, be it what it leads to here or not."""
-        return name in self._inherited.get(module, {}) or name in self._lessons.get(module, {})
-
-    def _unknown(self, module: str) -> list[tuple[str, Any]]:
-        known = {**self._lessons.get(module, {}), **self._inherited.get(module, {})}
-        return [(name, it) for name, it in _defined(module) if name not in known or known[name]() is not it]
+    def _reference(self, module: str, name: str) -> weakref.ref[Any] | None:
+        return self._inherited.get(module, {}).get(name) or self._others.get(module, {}).get(name)
 
 
-def _held(known: Mapping[str, Mapping[str, weakref.ref[Any]]], module: str, name: str) -> Any:
-    reference = known.get(module, {}).get(name)
-    return None if reference is None else reference()
+class Speaker:
+    """Says, of some pickles in a row, what goes before each for workers to understand it."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._unknown: list[Unknown] | None = None
+
+    def understood(self, data: bytes) -> bytes | None:
+        """Return a pickle as workers understand it; ``None``: they can't, and it goes by value."""
+        if self._vocabulary.is_due:
+            self._vocabulary.catch_up()
+        if self._unknown is None:
+            self._unknown = self._vocabulary.unknown()
+        new = [one for one in self._unknown if any(pattern in data for pattern in one.patterns)]
+        if new and self._vocabulary.teach(new):
+            self._unknown = None
+        elif new and not _globals_of(data).isdisjoint(one[:2] for one in new):
+            return None
+        return self._vocabulary.before(data)
+
+
+_Known = dict[str, dict[str, weakref.ref[Any]]]
+
+
+class Unknown(NamedTuple):
+    """A function, a class or an object of the script's, and how a pickle that names it may be told."""
+
+    module: str
+    name: str
+    thing: Any
+    patterns: tuple[bytes, bytes]
+
+
+def _patterns(name: str) -> tuple[bytes, bytes]:
+    text = name.encode()
+    return _SHORT_TEXT + bytes([min(len(text), 255)]) + text, text + b"."  # of what is within, the name begins so
+
+
+def _globals_of(data: bytes) -> set[tuple[Any, Any]]:
+    """Return the module and the first name of each global that a pickle names."""
+    from pickletools import genops  # where a text in it happens to be a name
+
+    said: list[Any] = []
+    memory: list[Any] = []
+    found: set[tuple[Any, Any]] = set()
+    for operation, argument, _ in genops(data):
+        if operation.name == "STACK_GLOBAL":
+            module, name = said[-2:]
+            found.add((module, str(name).partition(".")[0]))
+        if operation.name == "MEMOIZE":
+            memory.append(said[-1])
+        elif operation.name in {"BINGET", "LONG_BINGET"}:
+            said.append(memory[int(argument or 0)])
+        else:
+            said.append(argument)
+    return found
 
 
 def _names(module: str) -> Mapping[str, Any]:
     return getattr(sys.modules.get(module), "__dict__", {})
 
 
-def _defined(module: str) -> Iterator[tuple[str, Any]]:
-    """Yield the functions and classes that a module has defined, and the objects of these classes."""
-    for name, thing in list(_names(module).items()):
-        kind = type(thing)  # not isinstance(), which asks the object
-        is_defined = kind in _DEFINED or issubclass(kind, type)
-        if (thing if is_defined else kind).__module__ == module and kind.__weakrefoffset__:
-            yield name, thing
-
-
 #: What is defined in a module, beside classes.
 _DEFINED = frozenset({FunctionType, functools._lru_cache_wrapper, NewType})
 
 
-def _is_named(name: str, data: bytes) -> bool:
-    text = name.encode()
-    return _SHORT_TEXT + bytes([min(len(text), 255)]) + text in data or text + b"." in data
+def defined(module: str) -> Iterator[tuple[str, Any]]:
+    """Yield the functions and classes that a module has defined."""
+    for name, thing in list(_names(module).items()):
+        kind = type(thing)  # not isinstance(), which asks the object
+        if (kind in _DEFINED or issubclass(kind, type)) and thing.__module__ == module:
+            yield name, thing
+
+
+def _named_objects(module: str) -> Iterator[tuple[str, Any]]:
+    """Yield the objects of a module's classes that may say to pickle that a name leads to them."""
+    for name, thing in list(_names(module).items()):
+        kind = type(thing)
+        says = any(getattr(kind, way) is not getattr(object, way) for way in ("__reduce__", "__reduce_ex__"))
+        if kind.__module__ == module and says and kind.__weakrefoffset__ and not issubclass(kind, Enum | type):
+            yield name, thing

@@ -15,7 +15,7 @@ from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
 from ordmap.names import strangers
 from ordmap.outcome import Pickled, are_atoms, one_line
-from ordmap.vocabulary import Vocabulary
+from ordmap.vocabulary import Speaker, Vocabulary
 
 __all__ = [
     "TRAVELLING",
@@ -116,6 +116,7 @@ class InputPickler:
         self._plain.dispatch_table = _table()
         self._strangers = tuple(name.encode() for name in strangers())
         self._vocabulary = vocabulary
+        self._speaker = None if vocabulary is None else Speaker(vocabulary)
         self._try_plain = _goes_by_name()
 
     def dumps(self, key: Any) -> bytes:
@@ -152,7 +153,7 @@ class InputPickler:
             self._plain.clear_memo()
         for name in self._strangers:
             if name in data:
-                return None if self._vocabulary is None else self._vocabulary.told_first(data)
+                return None if self._speaker is None else self._speaker.understood(data)
         return data
 
 

@@ -210,6 +210,7 @@ class Crew:
         with self._lock:
             number = self.jobs.add(job, parcel)
             if parcel is not None:
+                self.vocabulary.is_due = True
                 self._rouse()  # whoever polls sends what there was no room for
             if keep and (forgotten := self.jobs.keep(job, number)) is not None:
                 self._forget_job(forgotten)
@@ -225,13 +226,26 @@ class Crew:
             self._rouse()
             return self._joined(number, job, known)
 
+    def _changes(self, previous: int) -> Iterator[Lesson]:
+        """Yield what has changed since the workers have what refers to it, but for what can't be pickled."""
+        from ordmap.changes import Told, changes  # heavy; one loop does without
+
+        news = []
+        for place, value in changes(self.vocabulary):
+            with contextlib.suppress(Exception):
+                Parcel([Told(place, value)], self.vocabulary).close()
+                news.append(Told(place, value))
+        if news:
+            yield Lesson(previous, news)
+
     def _teach(self, lesson: Lesson) -> int:
         """Send all workers some functions and classes of the script, which they are to know by their names."""
-        parcel = Parcel(lesson, self.vocabulary)
-        with self._lock:
-            number = self.jobs.teach(parcel)
-            self._rouse()
-            return number
+        for one in [lesson] if lesson.things is not None else self._changes(lesson.previous):
+            parcel = Parcel(one, self.vocabulary)
+            with self._lock:
+                lesson.previous = self.jobs.teach(parcel)
+                self._rouse()
+        return lesson.previous
 
     def _joined(self, number: int, job: Job, known: int | None = None) -> EngineRun:
         run = EngineRun(self, number, job.limit, known)
