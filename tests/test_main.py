@@ -246,7 +246,7 @@ class WithMethods:
     @property
     def prop(self): return self.n
     def __eq__(self, o): return type(o) is WithMethods and (self.twice, self.kind(1), self.stat(3), self.prop) == (o.twice, o.kind(1), o.stat(3), o.prop)
-    def __hash__(self): return 1
+    def __hash__(self): return id(self)
 def deco(f):
     @functools.wraps(f)
     def wrapper(*a): return f(*a)

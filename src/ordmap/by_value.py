@@ -190,6 +190,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         """Reduce it without its lock, which it has before Python 3.12."""
         return type(value), (value.func,), {"attrname": value.attrname, "__doc__": value.__doc__}
 
+    def _generic_method(self, method: Any) -> Any:
+        """Reduce it without what it has cached, as of Python 3.13."""
+        return namespace.generic_method, (method.dispatcher, method.func)
+
     def _variable(self, variable: Any) -> Any:
         """Reduce what stands for types: it is the same in all that needs it."""
         if self._importable[variable.__module__]:
@@ -233,6 +237,7 @@ _KINDS: dict[type, Callable[[_Pickler, Any], Any]] = {
     ModuleType: _Pickler._module,
     functools._lru_cache_wrapper: _Pickler._cached,
     functools.cached_property: _Pickler._cached_property,
+    functools.singledispatchmethod: _Pickler._generic_method,
     TypeVar: _Pickler._variable,
     ParamSpec: _Pickler._variable,
     TypeVarTuple: _Pickler._variable,

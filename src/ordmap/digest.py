@@ -103,7 +103,7 @@ def _state(kind: type, value: Any) -> Any:
         return str, (_serial(kind) + value._name_,)
     if all(getattr(kind, way) is getattr(object, way) for way in ("__reduce_ex__", "__reduce__", "__getstate__")):
         return object, (), (_serial(kind), object.__reduce_ex__(value, pickle.HIGHEST_PROTOCOL)[2:])
-    if not getattr(value, "__dict__", None) and not copyreg._slotnames(kind):  # type: ignore[attr-defined]
+    if getattr(value, "__dict__", None) == {} and not copyreg._slotnames(kind):  # type: ignore[attr-defined]
         return _identity(value)  # it has no state, as what stands for a missing value
     raise TypeError
 

@@ -30,6 +30,7 @@ __all__ = [
     "complete_inherited",
     "function",
     "function_of_library",
+    "generic_method",
     "inherited",
     "keep",
     "learn",
@@ -166,6 +167,13 @@ def register(generic: Any, functions: list[tuple[type, Any]]) -> None:
     """Give a generic function what it calls for each class."""
     for kind, one in functions:
         generic.register(kind, one)
+
+
+def generic_method(dispatcher: Any, function: Any) -> Any:
+    """Return a method that goes by the class of its argument."""
+    made: Any = functools.singledispatchmethod(function)
+    made.dispatcher = dispatcher
+    return made
 
 
 def remade(kind: Any, state: dict[str, Any]) -> Any:

@@ -48,7 +48,7 @@ from ordmap.engine.shelf import Lent, Shelf, room
 from ordmap.engine.staff import Staff, Started, Worker
 from ordmap.engine.vigil import Vigil
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError
-from ordmap.interrupts import uninterrupted
+from ordmap.interrupts import came_by_a_signal, uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
 from ordmap.places import token_of
@@ -226,26 +226,26 @@ class Crew:
             self._rouse()
             return self._joined(number, job, known)
 
-    def _changes(self, previous: int) -> Iterator[Lesson]:
-        """Yield what has changed since the workers have what refers to it, but for what can't be pickled."""
-        from ordmap.changes import Told, changes  # heavy; one loop does without
-
-        news = []
-        for place, value in changes(self.vocabulary):
-            with contextlib.suppress(Exception):
-                Parcel([Told(place, value)], self.vocabulary).close()
-                news.append(Told(place, value))
-        if news:
-            yield Lesson(previous, news)
-
     def _teach(self, lesson: Lesson) -> int:
         """Send all workers some functions and classes of the script, which they are to know by their names."""
-        for one in [lesson] if lesson.things is not None else self._changes(lesson.previous):
-            parcel = Parcel(one, self.vocabulary)
-            with self._lock:
-                lesson.previous = self.jobs.teach(parcel)
-                self._rouse()
+        if lesson.things is not None:
+            return self._send_lesson(lesson)
+        from ordmap.changes import Told, changes  # heavy; one loop does without
+
+        for place, value in changes(self.vocabulary):
+            try:
+                lesson.previous = self._send_lesson(Lesson(lesson.previous, [Told(place, value)]))
+            except Exception as error:  # it can't be pickled, and is the worker's own
+                if came_by_a_signal(error):
+                    raise
         return lesson.previous
+
+    def _send_lesson(self, lesson: Lesson) -> int:
+        parcel = Parcel(lesson, self.vocabulary)
+        with self._lock:
+            number = self.jobs.teach(parcel)
+            self._rouse()
+            return number
 
     def _joined(self, number: int, job: Job, known: int | None = None) -> EngineRun:
         run = EngineRun(self, number, job.limit, known)
