@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["SCRIPT", "give_name", "importable", "keep", "names_here"]
+__all__ = ["SCRIPT", "importable", "names_here", "strangers"]
 
 #: The names that the script's module has: the program's own, and the one in children of multiprocessing's.
 SCRIPT = frozenset({"__main__", "__mp_main__"})
@@ -53,25 +53,29 @@ def names_here(kind: type) -> bool:
     return module is not None and vars(module).get(kind.__qualname__) is kind
 
 
-#: Whether this process is a fresh interpreter of ours, whose results go to where the script is.
-_keeps = False
+#: Modules that a fresh interpreter doesn't find by their names, and of how many, on which path, that was asked.
+_strangers: tuple[int, list[object], tuple[str, ...]] = 0, [], ()
 
 
-def keep() -> None:
-    """From now on have classes of the caller's script known by name here, as they are there.
+def strangers() -> tuple[str, ...]:
+    """Return the names of modules here by which a fresh interpreter finds another module, or none."""
+    global _strangers
+    size, path, found = _strangers
+    if size != len(sys.modules) or path != sys.path:
+        verdicts = importable()
+        found = tuple(
+            name for name, module in list(sys.modules.items()) if _is_odd(name, module) and not verdicts[name]
+        )
+        _strangers = len(sys.modules), list(sys.path), found
+    return found
 
-    Plain pickle finds them then when they come back in results: a reference is far smaller and quicker than a value.
-    """
-    global _keeps
-    _keeps = True
 
-
-def give_name(kind: type) -> None:
-    """Have the name of a class of the script lead to it, where that is wanted."""
-    if _keeps:
-        main = sys.modules["__main__"]
-        sys.modules.setdefault(kind.__module__, main)
-        vars(main)[kind.__qualname__] = kind
+def _is_odd(name: str, module: ModuleType) -> bool:
+    """Whether it has to be looked into where a module is: nearly all belong to what is installed."""
+    spec = getattr(module, "__spec__", None)
+    origin = getattr(spec, "origin", None)
+    installed = isinstance(origin, str) and "-packages" in origin and spec.name == name  # type: ignore[union-attr]
+    return not installed and name.partition(".")[0] not in sys.stdlib_module_names
 
 
 def _is_importable(name: str, top: str) -> bool:

@@ -174,8 +174,11 @@ def approximate_nbytes(outcomes: Sequence[Any]) -> int:
 # Between processes
 
 
-def serialise(value: object) -> bytes:
-    """Pickle by ``pickle``, and by ``cloudpickle`` what that refuses (lambdas, closures, what ``__main__`` defines)."""
+def serialise(value: object, *, back: bool = True) -> bytes:
+    """Pickle by ``pickle``, and by ``cloudpickle`` what that refuses (lambdas, closures, what ``__main__`` defines).
+
+    ``back``: it goes to the caller.
+    """
     file = io.BytesIO()
     pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
     pickler.dispatch_table = reducers()
@@ -185,7 +188,7 @@ def serialise(value: object) -> bytes:
     except Exception:
         from ordmap.by_value import dumps  # heavy, and seldom needed in a worker
 
-        return dumps(value)
+        return dumps(value, back=back)
 
 
 class Pickled:

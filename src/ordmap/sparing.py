@@ -51,7 +51,7 @@ def _left_out(name: str, why: str) -> LeftOut:
 
 class _Pickler(by_value._Pickler):
     def __init__(self, file: io.BytesIO, reduce_error: Callable[[BaseException], tuple[Any, ...]]) -> None:
-        super().__init__(file, None, RESULT)
+        super().__init__(file, None, RESULT, back=True)
         self._reduce_error = reduce_error
 
     def reducer_override(self, value: Any) -> Any:

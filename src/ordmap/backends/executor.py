@@ -42,6 +42,7 @@ from ordmap.imports import refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer
 from ordmap.reducers import INPUT, JOB, RESULT
+from ordmap.vocabulary import Vocabulary
 
 __all__ = ["NO_DEATHS", "NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
 
@@ -68,14 +69,22 @@ class Shipment:
 
     It is pickled when it is made, for a run sees its dataset as it was then. ``shared``: all workers are threads of
     this process, ``inherited``: all are still to be forked from it; neither needs it pickled, unless a worker turns up
-    that lacks it all the same. ``near``: the workers have the files of this machine. It is held until all who keep it
-    have discarded it.
+    that lacks it all the same. ``near``: the workers have the files of this machine; ``vocabulary``: what they know by
+    its name. It is held until all who keep it have discarded it.
     """
 
     def __init__(
-        self, job: Job, backend: str, *, shared: bool = False, inherited: bool = False, near: bool = True
+        self,
+        job: Job,
+        backend: str,
+        *,
+        shared: bool = False,
+        inherited: bool = False,
+        near: bool = True,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.near = near
+        self.vocabulary = vocabulary
         self.key: Key = (_THIS_PROCESS, next(_numbers))
         self.subject = job.subject
         self._backend = backend
@@ -122,7 +131,7 @@ class Shipment:
         from ordmap.by_value import dumps  # heavy; threads and forked workers do without
 
         try:
-            self._data = dumps(self._compute, purpose=JOB if self.near else RESULT)
+            self._data = dumps(self._compute, purpose=JOB if self.near else RESULT, vocabulary=self.vocabulary)
         except BaseException as error:
             if came_by_a_signal(error):
                 raise
@@ -191,9 +200,9 @@ class ExecutorRun:
     def submit(self, ticket: int, chunk: Chunk) -> None:
         self._rest_at_the_end()
         if not self._shipment.shared:
-            near = self._shipment.near
+            shipment = self._shipment
             chunk.keys = portable(
-                chunk.keys, INPUT if near else RESULT
+                chunk.keys, INPUT if shipment.near else RESULT, shipment.vocabulary
             )  # at once: their source may use their memory again
         with self._lock:
             heapq.heappush(self._waiting, (ticket, chunk))

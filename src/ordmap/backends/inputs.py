@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from types import MethodType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple
 
 from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
-from ordmap.names import importable
+from ordmap.names import strangers
 from ordmap.outcome import Pickled, are_atoms, one_line
 from ordmap.reducers import INPUT, Purpose, reducers
+from ordmap.vocabulary import Speaker, Vocabulary
 
 __all__ = [
     "TRAVELLING",
@@ -78,18 +79,20 @@ def ready(keys: Sequence[Any]) -> bool:
     return all(type(key) is tuple for key in keys) and are_atoms(chain.from_iterable(keys))
 
 
-def portable(keys: Sequence[Any], purpose: Purpose = INPUT) -> Sequence[Any]:
+def portable(keys: Sequence[Any], purpose: Purpose = INPUT, vocabulary: Vocabulary | None = None) -> Sequence[Any]:
     """Return keys that survive any executor's own pickle: as they are where they are plain, else pickled one by one.
 
     Keys that are made ready are left as they are. An input that can't be pickled becomes its item's error, in the
     worker. ``purpose``: that of a result, where workers may have other files than this process has.
     """
-    return keys if ready(keys) else pickled(keys, purpose)
+    return keys if ready(keys) else pickled(keys, purpose, vocabulary)
 
 
-def pickled(keys: Iterable[Any], purpose: Purpose = INPUT) -> list[Pickled | Travelling]:
+def pickled(
+    keys: Iterable[Any], purpose: Purpose = INPUT, vocabulary: Vocabulary | None = None
+) -> list[Pickled | Travelling]:
     """Return keys pickled one by one."""
-    pickler = InputPickler(purpose=purpose)
+    pickler = InputPickler(purpose=purpose, vocabulary=vocabulary)
     sent: list[Pickled | Travelling] = []
     for key in keys:
         try:
@@ -100,14 +103,26 @@ def pickled(keys: Iterable[Any], purpose: Purpose = INPUT) -> list[Pickled | Tra
 
 
 class InputPickler:
-    """Pickles inputs, each by itself; those of their buffers that ``is_large`` are left out and added to ``large``."""
+    """Pickles inputs, each by itself; those of their buffers that ``is_large`` are left out and added to ``large``.
 
-    def __init__(self, is_large: Callable[[memoryview], bool] | None = None, purpose: Purpose = INPUT) -> None:
+    ``vocabulary``: what the workers know by its name, beyond what they import.
+    """
+
+    def __init__(
+        self,
+        is_large: Callable[[memoryview], bool] | None = None,
+        purpose: Purpose = INPUT,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
         self._purpose = purpose
         self.large: list[memoryview] = []
         self._collect = None if is_large is None else _collector(is_large, self.large)
         self._file = io.BytesIO()
-        self._plain = _PlainPickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
+        self._plain = pickle.Pickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
+        self._plain.dispatch_table = _table(purpose)
+        self._strangers = tuple(name.encode() for name in strangers())
+        self._vocabulary = vocabulary
+        self._speaker = None if vocabulary is None else Speaker(vocabulary)
         self._try_plain = _goes_by_name()
 
     def dumps(self, key: Any) -> bytes:
@@ -116,48 +131,56 @@ class InputPickler:
         try:
             if self._try_plain:
                 try:
-                    return self._dumped_plainly(key)
+                    data = self._dumped_plainly(key)
                 except Exception as error:
                     if came_by_a_signal(error):
                         raise
-                    self._try_plain = False  # the others of its chunk are most likely alike
-                    del self.large[before:]
+                    data = None
+                if data is not None:
+                    return data
+                self._try_plain = False  # the others of its chunk are most likely alike
+                del self.large[before:]
             from ordmap.by_value import dumps
 
-            return dumps(key, self._collect, self._purpose)
+            data = dumps(key, self._collect, self._purpose, vocabulary=self._vocabulary)
+            return data if self._vocabulary is None else self._vocabulary.before(data)
         except BaseException:
             del self.large[before:]
             raise
 
-    def _dumped_plainly(self, key: Any) -> bytes:
+    def _dumped_plainly(self, key: Any) -> bytes | None:
+        """Return the plain pickle of an input; ``None``: workers would not find all that it names."""
         self._file.seek(0)
         self._file.truncate()
-        self._plain.dispatch_table = reducers(self._purpose)
         try:
             self._plain.dump(key)
-            return self._file.getvalue()
+            data = self._file.getvalue()
         finally:
             self._plain.clear_memo()
+        for name in self._strangers:
+            if name in data:
+                return None if self._speaker is None else self._speaker.understood(data)
+        return data
 
 
-class _PlainPickler(pickle.Pickler):
-    """Refuses what a worker may not find. It is as quick as any where there are but containers, numbers and texts."""
-
-    def __init__(
-        self, file: io.BytesIO, protocol: int, *, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None
-    ) -> None:
-        super().__init__(file, protocol, buffer_callback=buffer_callback)
-        self._importable = importable()
-
-    def reducer_override(self, value: Any) -> Any:
-        """Be called for everything else."""
-        if isinstance(value, _BY_VALUE) or not self._importable[getattr(value, "__module__", None)]:
-            raise pickle.PicklingError("it goes by value")
-        return NotImplemented
+def _by_value(_: Any) -> NoReturn:
+    raise pickle.PicklingError("it goes by value")
 
 
 #: What pickle finds by a name, where another may stand: that of a method may be its child's.
-_BY_VALUE = (MethodType, TypeVar)
+_BY_VALUE = dict.fromkeys((MethodType, TypeVar, ParamSpec, TypeVarTuple), _by_value)
+
+#: By purpose: the reducers that there were, and the table that was made of them.
+_tables: dict[Purpose, tuple[object, dict[type, Callable[[Any], Any]]]] = {}
+
+
+def _table(purpose: Purpose) -> dict[type, Callable[[Any], Any]]:
+    """Return the reducers for inputs, which is a plain dict: into another, pickle looks by a call for each object."""
+    own = reducers(purpose)
+    known = _tables.get(purpose)
+    if known is None or known[0] is not own:
+        known = _tables[purpose] = own, own | _BY_VALUE
+    return known[1]
 
 
 def _goes_by_name() -> bool:

@@ -25,6 +25,7 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from ordmap import namespace
 from ordmap import real_time as time
 from ordmap.backends import Job, cores, logs, remote, streams
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
@@ -38,6 +39,7 @@ from ordmap.interrupts import came_by_a_signal
 from ordmap.marks import mark_classes
 from ordmap.surroundings import Surroundings
 from ordmap.unwarned import unwarned
+from ordmap.vocabulary import Vocabulary
 
 __all__ = ["Processes", "Spawn"]
 
@@ -55,8 +57,9 @@ _WORKER_DEATH = weaker("`WorkerDiedError` ends the run; which item did it is not
 class _Crew:
     """One generation of worker processes, and the runs that use it."""
 
-    def __init__(self, executor: ProcessPoolExecutor) -> None:
+    def __init__(self, executor: ProcessPoolExecutor, vocabulary: Vocabulary | None) -> None:
         self.executor = executor
+        self.vocabulary = vocabulary
         self.process = os.getpid()
         self.runs: set[ExecutorRun] = set()
         self._abandoned: list[ExecutorRun] = []
@@ -211,6 +214,7 @@ class Processes(ProcessPool):
         if crew is None:
             try:
                 crew = self._crew = self._recruit()
+                shipment.vocabulary = crew.vocabulary
             except BaseException:
                 shipment.discard(None)
                 raise
@@ -236,7 +240,8 @@ class Processes(ProcessPool):
     def _ship(self, job: Job) -> Shipment:
         """Make a job ready for the workers there are, or for new ones where these can't get it."""
         fork = self._forks()
-        shipment = Shipment(job, self.name, inherited=fork and self._crew is None)
+        vocabulary = None if self._crew is None else self._crew.vocabulary
+        shipment = Shipment(job, self.name, inherited=fork and self._crew is None, vocabulary=vocabulary)
         if shipment.fault is not None and not fork:
             shipment.discard(None)
             shipment.payload()  # says what is wrong
@@ -251,8 +256,10 @@ class Processes(ProcessPool):
 
     def _recruit(self) -> _Crew:
         refuse_workers_in_imports()
+        vocabulary = None
         if self._forks():
             mark_classes()
+            vocabulary = Vocabulary.inherited()
             context: BaseContext = _fork_context()
             initargs: tuple[Any, ...] = (None, self._life)
         else:
@@ -270,7 +277,8 @@ class Processes(ProcessPool):
                 ) from error
         try:
             return _Crew(
-                ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker, initargs=initargs)
+                ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker, initargs=initargs),
+                vocabulary,
             )
         except (OSError, ImportError, NotImplementedError) as error:  # of semaphores, above all
             raise BackendUnavailableError(
@@ -426,6 +434,7 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_parent()
     streams.begin(inherited=pickled is None)
+    namespace.keep()
     cores.limit(life.threads)  # first: what is unpickled now may load them
     refuse_breakpoints()
     remote.be_worker(multiprocessing.current_process().ordmap_number)  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ def packed(context: Context, inherited: Sequence[ContextVar[Any]] = ()) -> Packe
         else:
             places = [number for number, one in enumerate(inherited) if one is variable] or [*places_of(variable)]
         try:
-            sent.append((variable.name, places, serialise(value)))
+            sent.append((variable.name, places, serialise(value, back=False)))
         except BaseException as error:  # a user's __reduce__ may raise anything
             if came_by_a_signal(error):
                 raise

@@ -18,6 +18,7 @@ from ordmap.engine.run import EngineRun
 from ordmap.engine.wear import own_memory
 from ordmap.errors import BackendUnavailableError
 from ordmap.interrupts import came_by_a_signal, uninterrupted
+from ordmap.vocabulary import Vocabulary
 
 __all__ = ["Processes", "Spawn"]
 
@@ -158,7 +159,7 @@ class Processes(ProcessPool):
             if run is not None:
                 return run
         try:
-            parcel = _parcel(job, crew.variables)
+            parcel = _parcel(job, crew.variables, vocabulary=crew.vocabulary)
         except BackendUnavailableError as error:
             objection = self._objection()
             if objection is None or objection.cure is None:
@@ -200,9 +201,14 @@ class Spawn(Processes):
         return Objection("backend='spawn' is asked for", without_pickling(self.name))
 
 
-def _parcel(job: Job, inherited: Sequence[ContextVar[Any]] = (), cure: str | None = None) -> Parcel:
+def _parcel(
+    job: Job,
+    inherited: Sequence[ContextVar[Any]] = (),
+    cure: str | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Parcel:
     try:
-        return parcel_of(job, inherited)
+        return parcel_of(job, inherited, vocabulary=vocabulary)
     except BaseException as error:
         if came_by_a_signal(error):
             raise

@@ -191,7 +191,7 @@ def _dumped(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
     except Exception:
         from ordmap.by_value import dumps  # heavy, and seldom needed in a worker
 
-        return dumps(result, None if buffers is None else _collector(buffers))
+        return dumps(result, None if buffers is None else _collector(buffers), back=True)
     data = file.getvalue()
     if buffers is not None:
         if found:

@@ -31,6 +31,7 @@ from ordmap.engine.memory import Memory
 from ordmap.errors import OrdmapError
 from ordmap.outcome import Pickled
 from ordmap.shielded import noted
+from ordmap.vocabulary import Vocabulary
 
 __all__ = ["Boxed", "Crate", "Crates", "Opened", "crate_of"]
 
@@ -163,8 +164,9 @@ os.register_at_fork(before=_before_fork)
 class Crates:
     """The crates of a crew, and memory for others: so many bytes, and descriptors, at most."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, vocabulary: Vocabulary | None = None) -> None:
         self._budget = budget
+        self._vocabulary = vocabulary
         self._most = _most()
         self._bytes = 0
         self._under_way: dict[int, _Watch] = {}
@@ -177,7 +179,7 @@ class Crates:
         """Return keys that can travel, as `portable` does; those that have large buffers lie in one crate."""
         if ready(keys):
             return keys
-        pickler = InputPickler(_is_large)
+        pickler = InputPickler(_is_large, vocabulary=self._vocabulary)
         pickles: list[bytes] = []
         ends: list[int] = []  # for each input, the number of buffers up to its last
         for key in keys:
@@ -185,7 +187,7 @@ class Crates:
                 pickles.append(pickler.dumps(key))
             except BaseException as error:
                 unsendable(error)  # raises what is none of the input's faults
-                return pickled(keys)
+                return pickled(keys, vocabulary=self._vocabulary)
             ends.append(len(pickler.large))
         buffers = len(pickler.large)
         if not buffers:
@@ -193,7 +195,7 @@ class Crates:
         parts = [(data, pickler.large[first:end]) for data, first, end in zip(pickles, [0, *ends], ends, strict=False)]
         size = sum(_aligned(len(data)) for data in pickles) + sum(_aligned(view.nbytes) for view in pickler.large)
         crate = self._take(size) if buffers <= _MOST_BUFFERS and len(parts) <= _MOST_BUFFERS else None
-        return pickled(keys) if crate is None else _filled(crate, parts)
+        return pickled(keys, vocabulary=self._vocabulary) if crate is None else _filled(crate, parts)
 
     def _take(self, size: int) -> Crate | None:
         """Return a crate of at least this size; ``None``: there is none to be had, or enough is under way."""

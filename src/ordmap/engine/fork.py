@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ordmap import namespace
 from ordmap.backends import Job, cores, streams
 from ordmap.backends.pool import Life
 from ordmap.backends.sharing import Shared
@@ -113,6 +114,8 @@ class Fork:
                 crew.variables,
             )
             shared = threading.active_count() > 1
+            if self._surveyed is None:  # in the place of another: there may be new classes by now
+                mark_classes()
             survey = self._surveyed or self._survey(seat.jobs.values())
             self._teams.let_go()
             self._others.settle([*survey.roots, sys.stdout, sys.stderr])
@@ -220,6 +223,7 @@ def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
         streams.let_go_of_stdin()
         streams.begin(inherited=True)
         begin_in_fork(shared=legacy.shared)
+        namespace.keep()
         for renew in legacy.survey.renewals:
             with contextlib.suppress(Exception):  # a library's; the item will meet what is wrong
                 renew()

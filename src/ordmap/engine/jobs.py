@@ -14,6 +14,7 @@ from ordmap.engine.message import FORGET, JOB, NOTICE, RENEW
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.staff import Staff, Worker
 from ordmap.engine.worker import Held, Sent
+from ordmap.vocabulary import Vocabulary
 
 __all__ = ["Jobs", "parcel_of"]
 
@@ -37,11 +38,20 @@ class Jobs:
         self.newest += 1
         self.held[self.newest] = Held.of(job)
         if parcel is not None:
-            self._parcels[self.newest] = parcel
-            for worker in self._staff:
-                _send(worker, self.newest, parcel)
-            self._board.post_bulletin()
+            self._send_all(parcel)
         return self.newest
+
+    def teach(self, parcel: Parcel) -> int:
+        """Send all workers what inputs are about to name; return its number, which no job has."""
+        self.newest += 1
+        self._send_all(parcel)
+        return self.newest
+
+    def _send_all(self, parcel: Parcel) -> None:
+        self._parcels[self.newest] = parcel
+        for worker in self._staff:
+            _send(worker, self.newest, parcel)
+        self._board.post_bulletin()
 
     def keep(self, job: Job, number: int) -> int | None:
         """Keep a job; return the number of the one that was kept until now."""
@@ -86,7 +96,7 @@ class Jobs:
         """Send a new worker, which inherits nothing, all jobs that there are."""
         for number, parcel in self._parcels.items():
             _send(worker, number, parcel)
-        if self.newest not in self.held:
+        if self.newest not in self._parcels:
             worker.notices.put(NOTICE.pack(FORGET, self.newest))  # there is none to wait for
 
     def close(self) -> None:
@@ -100,6 +110,8 @@ def _send(worker: Worker, number: int, parcel: Parcel) -> None:
     worker.notices.put_copy(NOTICE.pack(JOB, number), parcel.file)
 
 
-def parcel_of(job: Job, inherited: Sequence[ContextVar[Any]], known: int | None = None) -> Parcel:
-    """Return a job as it travels to workers that have inherited these variables; see `Sent.of`."""
-    return Parcel((Introduction(), Sent.of(job, inherited, known)))
+def parcel_of(
+    job: Job, inherited: Sequence[ContextVar[Any]], known: int | None = None, vocabulary: Vocabulary | None = None
+) -> Parcel:
+    """Return a job as it travels to workers that have inherited these variables and names; see `Sent.of`."""
+    return Parcel((Introduction(), Sent.of(job, inherited, known)), vocabulary)

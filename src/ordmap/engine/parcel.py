@@ -14,6 +14,7 @@ from typing import Any
 
 from ordmap.engine import channel
 from ordmap.reducers import JOB
+from ordmap.vocabulary import Vocabulary
 
 __all__ = ["Parcel", "unpacked_parcel"]
 
@@ -28,7 +29,8 @@ _SMALL = 16 * 1024
 class Parcel:
     """An object as it travels. It is read when this is made; ``file`` is open until `close`."""
 
-    def __init__(self, content: object) -> None:
+    def __init__(self, content: object, vocabulary: Vocabulary | None = None) -> None:
+        """``vocabulary``: what its readers have inherited."""
         from ordmap.by_value import dumps  # heavy; forked workers do without
 
         buffers: list[memoryview] = []
@@ -42,7 +44,7 @@ class Parcel:
                 buffers.append(view)
             return view.nbytes <= _SMALL
 
-        data = dumps(content, collect, JOB)
+        data = dumps(content, collect, JOB, vocabulary=vocabulary)
         # The index is of fixed size, so that the places in it can count from the start of the file.
         index_size = 16 * len(buffers)
         place = _HEAD.size + index_size + len(data)

@@ -48,12 +48,13 @@ from ordmap.engine.shelf import Lent, Shelf, room
 from ordmap.engine.staff import Staff, Started, Worker
 from ordmap.engine.vigil import Vigil
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError
-from ordmap.interrupts import uninterrupted
+from ordmap.interrupts import came_by_a_signal, uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
 from ordmap.places import token_of
 from ordmap.resources import free_memory
 from ordmap.shielded import noted, shielded
+from ordmap.vocabulary import Lesson, Vocabulary
 
 __all__ = ["Crew", "Launch"]
 
@@ -124,7 +125,9 @@ class Crew:
         self.runs: set[EngineRun] = set()
         free = free_memory()
         self.allowance = _allowance(size, free)
-        self.crates = Crates(max(1 << 26, free // 4))
+        teach = weakref.WeakMethod(self._teach)
+        self.vocabulary = Vocabulary.inherited(teach) if launch.inherits else Vocabulary(teach)
+        self.crates = Crates(max(1 << 26, free // 4), self.vocabulary)
         self._launch = launch
         self.size = size
         self.variables = variables(copy_context()) if launch.inherits else []  # that all workers know
@@ -207,6 +210,7 @@ class Crew:
         with self._lock:
             number = self.jobs.add(job, parcel)
             if parcel is not None:
+                self.vocabulary.is_due = True
                 self._rouse()  # whoever polls sends what there was no room for
             if keep and (forgotten := self.jobs.keep(job, number)) is not None:
                 self._forget_job(forgotten)
@@ -218,9 +222,30 @@ class Crew:
             known = self.jobs.kept(job)
             if known is None or self.jobs.as_kept(job, known):
                 return None if known is None else self._joined(known, job)
-            number = self.jobs.add(job, parcel_of(job, self.variables, known))
+            number = self.jobs.add(job, parcel_of(job, self.variables, known, self.vocabulary))
             self._rouse()
             return self._joined(number, job, known)
+
+    def _teach(self, lesson: Lesson) -> int:
+        """Send all workers some functions and classes of the script, which they are to know by their names."""
+        if lesson.things is not None:
+            return self._send_lesson(lesson)
+        from ordmap.changes import Told, changes  # heavy; one loop does without
+
+        for place, value in changes(self.vocabulary):
+            try:
+                lesson.previous = self._send_lesson(Lesson(lesson.previous, [Told(place, value)]))
+            except Exception as error:  # it can't be pickled, and is the worker's own
+                if came_by_a_signal(error):
+                    raise
+        return lesson.previous
+
+    def _send_lesson(self, lesson: Lesson) -> int:
+        parcel = Parcel(lesson, self.vocabulary)
+        with self._lock:
+            number = self.jobs.teach(parcel)
+            self._rouse()
+            return number
 
     def _joined(self, number: int, job: Job, known: int | None = None) -> EngineRun:
         run = EngineRun(self, number, job.limit, known)

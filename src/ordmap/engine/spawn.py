@@ -17,7 +17,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from ordmap import names
+from ordmap import namespace
 from ordmap.backends import cores, logs, streams
 from ordmap.backends.pool import Life
 from ordmap.engine import channel
@@ -138,7 +138,7 @@ def main(  # noqa: PLR0917  what a command line says
     board = Board(workers, board_file)
     os.close(board_file)
     streams.begin(inherited=False)
-    names.keep()
+    namespace.keep()
     if tracker is not None:
         os.set_inheritable(tracker, False)
     outlive_workers(leash, tracker)

@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from typing import Any, NamedTuple, NoReturn
 
+from ordmap import namespace
 from ordmap import real_time as time
 from ordmap.backends import Job, cores, streams
 from ordmap.backends.inputs import TRAVELLING, Pickles, unpacking, unpickling
@@ -260,6 +261,7 @@ class _Worker:
         """Compute what comes, until the caller wants no more or this worker has done enough. Return the exit code."""
         current.set(self._hand)
         arm(self)
+        namespace.learn_from(self._learn)
         life = self._seat.life
         if life.finalizer is not None:
             signal.signal(signal.SIGTERM, self._be_told)  # else it ends the process at once
@@ -467,6 +469,15 @@ class _Worker:
             self._jobs[run] = job
             self._seat.last_words.tell_of_crashes()  # whatever a module has made of it that was imported
         return job
+
+    def _learn(self, number: int) -> None:
+        """Unpack what the caller has sent ahead of an input, which is being unpickled."""
+        while number > self._newest:
+            self._read_notice(wait=True)
+        lesson = self._jobs.get(number)
+        if isinstance(lesson, _Unread):
+            self._jobs[number] = None
+            unpacked_parcel(lesson.file)
 
     def _held(self, sent: Sent) -> Held:
         """Return a job that has come."""
