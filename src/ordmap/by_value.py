@@ -230,7 +230,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             mark = cloudpickle._get_or_create_tracker_id(variable)
             rest = (variable.__supertype__,) if kind is NewType else ()
             build, arguments = namespace.tracked, (mark, kind, name, *rest)
-        return namespace.named, (place, build, *arguments), {"__module__": module}
+        return namespace.named, (place, build, *arguments), module, None, None, namespace.lie_in
 
     def _object(self, value: Any, kind: type) -> Any:
         """Reduce an object of the script's; one may say that it is found by a name, as what is there but once does."""

@@ -19,6 +19,8 @@ from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NewType, ParamSpec, TypeVar, TypeVarTuple
 
+from ordmap.names import importable
+
 __all__ = ["digest_of"]
 
 #: Bytes of a pickle up to which it is looked at.
@@ -103,7 +105,7 @@ def _state(kind: type, value: Any) -> Any:
         return str, (_serial(kind) + value._name_,)
     if all(getattr(kind, way) is getattr(object, way) for way in ("__reduce_ex__", "__reduce__", "__getstate__")):
         return object, (), (_serial(kind), object.__reduce_ex__(value, pickle.HIGHEST_PROTOCOL)[2:])
-    if getattr(value, "__dict__", None) == {} and not copyreg._slotnames(kind):  # type: ignore[attr-defined]
+    if not importable()[kind.__module__] and not getattr(value, "__dict__", None) and not copyreg._slotnames(kind):  # type: ignore[attr-defined]
         return _identity(value)  # it has no state, as what stands for a missing value
     raise TypeError
 

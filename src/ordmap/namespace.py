@@ -35,6 +35,7 @@ __all__ = [
     "keep",
     "learn",
     "learn_from",
+    "lie_in",
     "named",
     "names_of",
     "register",
@@ -174,6 +175,11 @@ def generic_method(dispatcher: Any, function: Any) -> Any:
     made: Any = functools.singledispatchmethod(function)
     made.dispatcher = dispatcher
     return made
+
+
+def lie_in(variable: Any, module: str) -> None:
+    """Have what stands for types be of a module, as it is of that which calls."""
+    variable.__module__ = module
 
 
 def remade(kind: Any, state: dict[str, Any]) -> Any:

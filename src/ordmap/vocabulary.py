@@ -149,6 +149,10 @@ class Vocabulary:
             self._others.setdefault(one.module, {})[one.name] = weakref.ref(one.thing)
         return True
 
+    def begin(self) -> None:
+        """Note that there is another run: what workers know may need what has another value by now."""
+        self.is_due = any(self._inherited.values()) or any(self._others.values())
+
     def catch_up(self) -> None:
         """Have workers be told of what has changed."""
         self.is_due = False

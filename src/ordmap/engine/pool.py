@@ -210,7 +210,7 @@ class Crew:
         with self._lock:
             number = self.jobs.add(job, parcel)
             if parcel is not None:
-                self.vocabulary.is_due = True
+                self.vocabulary.begin()
                 self._rouse()  # whoever polls sends what there was no room for
             if keep and (forgotten := self.jobs.keep(job, number)) is not None:
                 self._forget_job(forgotten)
@@ -232,10 +232,14 @@ class Crew:
             return self._send_lesson(lesson)
         from ordmap.changes import Told, changes  # heavy; one loop does without
 
-        for place, value in changes(self.vocabulary):
+        # All in one, so that what they share is one object there, too; if one of them can't be pickled, each by itself.
+        told = [Told(place, value) for place, value in changes(self.vocabulary)]
+        for things in [told, *([one] for one in told)] if told else []:
             try:
-                lesson.previous = self._send_lesson(Lesson(lesson.previous, [Told(place, value)]))
-            except Exception as error:  # it can't be pickled, and is the worker's own
+                lesson.previous = self._send_lesson(Lesson(lesson.previous, things))
+                if things is told:
+                    break
+            except Exception as error:
                 if came_by_a_signal(error):
                     raise
         return lesson.previous
