@@ -405,7 +405,7 @@ def test_inputs_name_what_workers_know(script):
 LESSONS = """
 import os
 from ordmap import Processes, Spawn, ordered_map
-N = 40
+N = 12
 for n in range(N): exec(f"class C{n}:\\n    def look(self): return {n}")
 
 def work(it, n):
@@ -415,11 +415,11 @@ def work(it, n):
 def inputs():
     for n in range(N):
         yield globals()[f"C{n}"]()
-        if n == 20: exec("class C1:\\n    def look(self): return 'new'", globals())  # as a cell that is run again
+        if n == 6: exec("class C1:\\n    def look(self): return 'new'", globals())  # as a cell that is run again
 
 for make in Processes, Spawn:
     for options in {}, {"max_items_per_worker": 3}:
-        for deadly in (), (5, 25):
+        for deadly in (), (3, 8):
             with make(2, **options) as pool:
                 got = list(ordered_map(work, inputs(), range(N), backend=pool, chunksize=1, on_error="return"))
                 assert [n for n in range(N) if hasattr(got[n], "error")] == [*deadly], got
