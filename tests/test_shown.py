@@ -57,7 +57,7 @@ def loop(results):
         (odd, lambda: range(3), {"on_error": lambda _: [][0]}, IndexError, "<lambda>", 0),
         (odd, lambda: range(3), {"on_error": int}, TypeError, "stand_in", 1),
         (str, source, {}, KeyError, "source", 0),
-        (str, lambda: map(int, ["0", "x"]), {}, ValueError, "pull", 1),
+        (str, lambda: map(int, ["0", "x"]), {}, ValueError, None, 1),
         (str, interrupted, {}, KeyboardInterrupt, "interrupted", 0),
     ],
     ids=["item", "on_error", "on_error in C", "source", "source in C", "Ctrl-C"],

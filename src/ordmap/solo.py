@@ -18,6 +18,7 @@ from typing import Any
 from ordmap import real_time as time
 from ordmap.backends import Immediate
 from ordmap.chunk import Chunk, Place
+from ordmap.frames import show_the_users
 from ordmap.indices import Source
 from ordmap.interrupts import came_by_a_signal
 from ordmap.item import Label, current
@@ -104,6 +105,7 @@ class Solo:
             end = self._ended_by()
             if end is not None:
                 end(error)
+            show_the_users(error)
             raise
 
     def _in_hand(self) -> Chunk:
