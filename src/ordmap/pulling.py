@@ -94,6 +94,7 @@ class Puller:
             raise raised
         return pulled
 
+    @asks_others
     def one_by_one(self) -> Iterator[Any]:
         """Give what the source gives, each item when it is asked for; what it raises the next `pull` raises."""
         try:
