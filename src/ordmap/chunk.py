@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ordmap.item import Label
+from ordmap.pulling import Load
 
 __all__ = ["Chunk", "Mark", "Place"]
 
@@ -37,11 +38,11 @@ class Chunk:
     """What the dataset (or function) is called with for some items, and where these are.
 
     ``start`` is the position of the first in its epoch, and ``mark`` what a sampler says of that. ``error`` is set for
-    an item that can't be computed, since its index is not valid: a chunk of one. ``nbytes`` are those of large inputs
-    on their way.
+    an item that can't be computed, since its index is not ``valid``: a chunk of one. ``load`` is what the keys were
+    pulled into.
     """
 
-    __slots__ = ("error", "keys", "label", "mark", "nbytes", "start")
+    __slots__ = ("error", "keys", "label", "load", "mark", "start", "valid")
 
     def __init__(
         self, keys: Sequence[Any], label: Label, start: int, mark: Mark | None = None, error: Exception | None = None
@@ -51,7 +52,25 @@ class Chunk:
         self.start = start
         self.mark = mark
         self.error = error
-        self.nbytes = 0
+        self.valid = error is None
+        self.load: Load | None = None
+
+    @classmethod
+    def of(cls, load: Load, label: Label, start: int) -> Chunk:
+        """Return the chunk of a load."""
+        chunk = cls(load.keys, label, start)
+        chunk.load = load
+        return chunk
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of large inputs on their way."""
+        return 0 if self.load is None else self.load.nbytes
+
+    @property
+    def packing(self) -> float:
+        """The seconds that it took to make the inputs ready to travel."""
+        return 0.0 if self.load is None else self.load.packing
 
     def __len__(self) -> int:
         return len(self.keys)

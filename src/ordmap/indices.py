@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ordmap.chunk import Chunk, Mark, Place
 from ordmap.errors import CheckpointError
 from ordmap.item import Label
-from ordmap.pulling import Puller, length_of, past
+from ordmap.pulling import Load, Puller, Stream, length_of, past
 from ordmap.states import check_identity, keeps_state, mark_of, place_of
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ class Source(Protocol):
     def ready(self) -> bool:
         """Whether something, or the end, can be taken now; only of an asynchronous source it may not."""
 
-    def take(self, most: int) -> Chunk | None:
+    def take(self, most: int, load: Callable[[int], Load] = Load) -> Chunk | None:
         """Return the next chunk of 1 to ``most`` items, or raise what the source raised.
 
-        ``None``: there are no more of them, or none before `turn`.
+        ``load`` makes what inputs are pulled into. ``None``: there are no more of them, or none before `turn`.
         """
 
     def turn(self) -> bool:
@@ -137,12 +137,14 @@ class Indices:
         self._on_epoch_end = hook_of(dataset)
         self.ready = True
         self.may_wait = not (indices is None or isinstance(indices, Sequence))
-        self._order: range | Permutation | Puller | None = None
+        self._order: range | Permutation | Puller[_Numbers] | None = None
+        self._bad: tuple[object, Exception] | None = None  # the next index, which was pulled, and is none
         self._sampler: Any = None  # what can tell its state, of this epoch's order
         self._mark: Mark | None = None
         self._resumed = False  # the sampler is yet to be told of the mark
 
-    def take(self, most: int) -> Chunk | None:
+    def take(self, most: int, load: Callable[[int], Load] = Load) -> Chunk | None:
+        del load  # an index is a number by the time that the next one is pulled
         if self._length is None:
             self._length = len(self._dataset)
         while not self._closed and not self._is_over and not self._ends_before(self._epoch):
@@ -190,7 +192,7 @@ class Indices:
 
     def place(self) -> Place:
         order = self._order
-        if self._sampler is not None and isinstance(order, Puller) and self._taken and not (order.held or order.ended):
+        if self._sampler is not None and isinstance(order, Puller) and self._taken and not (self._bad or order.ended):
             mark = self._mark
             if mark is None or mark.anew or mark.past >= _ASK_AGAIN:
                 self._mark = Mark(deepcopy(self._sampler.state_dict()), 0)
@@ -272,7 +274,7 @@ class Indices:
         if isinstance(self._order, Puller):
             self._order.close()
 
-    def _open(self, length: int) -> range | Permutation | Puller:
+    def _open(self, length: int) -> range | Permutation | Puller[_Numbers]:
         if self._shuffle:
             from ordmap.shuffle import Permutation  # most do without
 
@@ -310,7 +312,7 @@ class Indices:
             before, missing = shard.world - 1 if taken > mark.past else shard.rank, mark.past
         return past(islice(iterator, before, None, shard.world), missing)
 
-    def _cut(self, order: range | Permutation | Puller, most: int, length: int) -> Chunk | None:
+    def _cut(self, order: range | Permutation | Puller[_Numbers], most: int, length: int) -> Chunk | None:
         """Take a chunk of this epoch's order; ``None``: it is over."""
         taken, label = self._taken, self._label
         if not isinstance(order, Puller):
@@ -320,18 +322,37 @@ class Indices:
         place = self.place()
         if self._sampler is not None and place == (0, 0, None):
             most = 1  # it is asked right after, so that what it was at the beginning need not be known
-        given = order.pull(most)
-        keys: list[int] = []
-        for key in given:
+        if self._bad is None:
+            found = order.fill(_Numbers(most, length))
+            if found.keys:  # these go first
+                self._bad = found.bad
+                return Chunk(found.keys, label, taken, place.mark)
+            if found.bad is None:
+                return None
+            self._bad = found.bad
+        (key, error), self._bad = self._bad, None
+        return Chunk([key], label, taken, place.mark, error)
+
+
+class _Numbers(Load):
+    """Indices as they are pulled, up to one that is not valid: ``bad``, with what is wrong with it."""
+
+    __slots__ = ("_length", "bad")
+
+    def __init__(self, most: int, length: int) -> None:
+        super().__init__(most)
+        self._length = length
+        self.bad: tuple[object, Exception] | None = None
+
+    def add(self, stream: Stream, count: int) -> None:
+        length, keys = self._length, self.keys
+        for key in islice(stream.items, count):
             try:
                 keys.append(_checked(key, length))
             except (IndexError, TypeError) as error:
-                if keys:  # these go first; the bad one is looked at again, alone
-                    order.put_back(given[len(keys) :])
-                    break
-                order.put_back(given[1:])
-                return Chunk(given[:1], label, taken, place.mark, error)
-        return Chunk(keys, label, taken, place.mark) if keys else None
+                self.bad = key, error.with_traceback(None)  # whose frames hold this
+                self.full = True
+                break
 
 
 def hook_of(dataset: object) -> Callable[[], object] | None:
@@ -401,7 +422,9 @@ def _checked(index: object, length: int) -> int:
     try:
         number = operator.index(index)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"an index must be an integer, not {index!r}") from None
+        number = None
+    if number is None:  # raised out here, for an error's context holds frames, too
+        raise TypeError(f"an index must be an integer, not {index!r}")
     if number < 0:
         raise IndexError(
             f"index {number} is negative: count from the front, {number} + len(dataset) = {number + length}"

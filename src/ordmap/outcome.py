@@ -38,6 +38,7 @@ __all__ = [
     "are_plain",
     "end_child",
     "failed_places",
+    "is_atomic",
     "opened",
     "pack",
     "pack_unpicklable",
@@ -54,6 +55,10 @@ _CANCELLED = {("asyncio.exceptions", "CancelledError"), ("concurrent.futures._ba
 #: Exact types that pickle to a few bytes and whose unpickling runs nobody's code: a whole chunk of them is left to
 #: the channel's own pickle.
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
+
+#: Whether a type is that of an atom; in C. A class that has no hash is a ``TypeError``.
+is_atomic = _ATOMS.__contains__
+
 _NUMBERS = frozenset({bool, int, float, complex, type(None)})
 
 

@@ -30,7 +30,7 @@ from typing import Self
 
 from ordmap.backends import Job
 from ordmap.backends.inbox import Inbox
-from ordmap.backends.inputs import portable
+from ordmap.backends.loads import PickledLoad
 from ordmap.backends.pool import POOL_CLOSED, worker_count
 from ordmap.backends.promises import row, weaker
 from ordmap.backends.remote import Key, Payload, Reply, Rules, compute_chunk, hold, let_go
@@ -40,6 +40,7 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.imports import refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer
+from ordmap.pulling import Load
 
 __all__ = ["NO_DEATHS", "NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
 
@@ -163,6 +164,7 @@ class ExecutorRun:
         context = job.context if shipment.shared else packed(job.context)
         self._rules = Rules(job.patience, job.limit, job.seed, workers, alone, context)
         self._shipment = shipment
+        self.load: Callable[[int], Load] = Load if shipment.shared else PickledLoad
         self._tell_closed = closed
         self._open = True
         self.program_ends = False
@@ -183,8 +185,6 @@ class ExecutorRun:
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
         self._rest_at_the_end()
-        if not self._shipment.shared:
-            chunk.keys = portable(chunk.keys)  # at once: their source may use their memory again
         with self._lock:
             heapq.heappush(self._waiting, (ticket, chunk))
         self._send_waiting()
