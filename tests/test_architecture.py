@@ -38,6 +38,7 @@ FLOORS = [
     {"generators"},
     {"indices", "limit", "outcome", "pace"},
     {"apart", "arguments"},
+    {"repeats"},
     {"backends.promises"},
     {"backends"},
     {

@@ -17,13 +17,18 @@ from ordmap.pulling import Load, Stream
 __all__ = ["Apart"]
 
 
+#: Seconds that an input may take to be dealt with, up to which the others that come with it are taken to be alike.
+_QUICK = 0.00001
+
+
 class Apart(Load):
     """A load whose child says what is to be done with an input that could change, by `put`."""
 
-    __slots__ = ("_dealing",)
+    __slots__ = ("_dealing", "_tuples")
 
     def __init__(self, most: int) -> None:
         super().__init__(most)
+        self._tuples = False  # there was one, so that others may come
         self._dealing = False  # with one after the other, since there was an input that could change
 
     def put(self, one: Any) -> None:
@@ -34,11 +39,33 @@ class Apart(Load):
         if stream.swift:
             self._add_swift(stream, list(islice(stream.items, count)))
             return
-        wanted = len(self.keys) + count
-        while len(self.keys) < wanted and not self.full:
-            self._add_row(stream.kind, islice(stream.row, wanted - len(self.keys)))
-            if len(self.keys) < wanted and not self.full and not stream.turn():
+        items = islice(stream.items, count)
+        if not self._dealing:
+            if self._add_unchanging(items):
                 return
+            self._dealing = True
+            self._deal(self._taken_out())
+        if not self.full:
+            self._deal(items)
+
+    def _add_unchanging(self, items: Iterator[Any]) -> bool:
+        """Add inputs that can't change, as they are pulled; ``False``: the last one could."""
+        keys, before = self.keys, len(self.keys)
+        if not self._tuples:
+            try:
+                if all(map(is_atomic, map(type, filterfalse(keys.append, items)))):
+                    return True
+            except TypeError:  # a class that has no hash; else it is the source's
+                if len(keys) == before or are_atoms(keys[-1:]):
+                    raise
+            if not _is_tuple_of_atoms(keys[-1]):
+                return False
+            self._tuples = True
+        for one in items:
+            keys.append(one)
+            if not (_is_tuple_of_atoms(one) or are_atoms((one,))):
+                return False
+        return True
 
     def _add_swift(self, stream: Stream, pulled: list[Any]) -> None:
         """Add what was pulled at once, for to pull changes nothing there."""
@@ -56,44 +83,23 @@ class Apart(Load):
         earlier, self.keys[:] = self.keys[:], []
         return iter(earlier)
 
-    def _add_row(self, kind: type, row: Iterator[Any]) -> None:
-        """Add inputs that are of one type, as they are pulled."""
-        if not self._dealing:
-            if _is_atomic(kind):
-                self.keys += row
-                return
-            if kind is tuple and self._add_tuples(row):
-                return
-            self._dealing = True
-            self._deal(self._taken_out())
-        if not self.full:
-            self._deal(row)
-
-    def _add_tuples(self, row: Iterator[Any]) -> bool:
-        """Add tuples as they are pulled, up to the first that has something else in it than atoms: then ``False``."""
-        keys, before = self.keys, len(self.keys)
-        try:
-            return all(map(is_atomic, map(type, chain.from_iterable(filterfalse(keys.append, row)))))
-        except TypeError:  # a class that has no hash; else it is the source's
-            if len(keys) == before or are_atoms(keys[-1]):
-                raise
-            return False
-
     def _deal(self, inputs: Iterator[Any]) -> None:
-        clock = time.perf_counter
+        clock, put = time.perf_counter, self.put
+        each = _QUICK
         for one in inputs:
-            began = clock()
-            self.put(one)
-            self.packing += clock() - began
+            if each < _QUICK:  # to look at the clock takes a tenth of what a small input does
+                put(one)
+            else:
+                began = clock()
+                put(one)
+                each = clock() - began
+            self.packing += each
             if self.full:
                 break
 
 
-def _is_atomic(kind: type) -> bool:
-    try:
-        return is_atomic(kind)
-    except TypeError:  # a class that has no hash
-        return False
+def _is_tuple_of_atoms(one: Any) -> bool:
+    return type(one) is tuple and are_atoms(one)
 
 
 def _can_not_change(inputs: list[Any]) -> bool:

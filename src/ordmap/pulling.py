@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Generator, Iterable, Iterator, Sized
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 from ordmap.errors import CheckpointError
@@ -33,29 +33,15 @@ def is_swift(iterator: Iterator[Any]) -> bool:
 
 
 class Stream:
-    """An iterator of the caller's: its ``items``, or the same in rows of one type.
-
-    ``row`` gives items of the type ``kind`` for as long as they are of that; then `turn` goes on to the next row.
-    ``swift``: to pull takes no time, and changes nothing that was pulled before.
-    """
+    """The ``items`` of a source; ``swift``: to pull one takes no time, and changes nothing that was given before."""
 
     def __init__(self, items: Iterable[Any], *, swift: bool) -> None:
         self._source = self.items = chain(items)  # whose own iter() does nothing, which not all can say
         self._back: Iterator[Any] = iter(())
         self.swift = swift
-        self.kind: type = type(None)
-        self.row: Iterator[Any] = iter(())
-        self._rows = groupby(self.items, type)
-
-    def turn(self) -> bool:
-        """Go on to the next row; ``False``: there is none."""
-        found = next(self._rows, None)
-        if found is not None:
-            self.kind, self.row = found
-        return found is not None
 
     def put_back(self, items: Iterator[Any]) -> None:
-        """Have these come next, of a swift stream, which isn't asked for rows."""
+        """Have these come next."""
         self._back = iter([*items, *self._back])
         self.items = chain(self._back, self._source)
 

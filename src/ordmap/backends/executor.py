@@ -41,6 +41,7 @@ from ordmap.imports import refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer
 from ordmap.pulling import Load
+from ordmap.repeats import Repeats
 
 __all__ = ["NO_DEATHS", "NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
 
@@ -164,7 +165,7 @@ class ExecutorRun:
         context = job.context if shipment.shared else packed(job.context)
         self._rules = Rules(job.patience, job.limit, job.seed, workers, alone, context)
         self._shipment = shipment
-        self.load: Callable[[int], Load] = Load if shipment.shared else PickledLoad
+        self.load: Callable[[int], Load] = Repeats().load if shipment.shared else PickledLoad
         self._tell_closed = closed
         self._open = True
         self.program_ends = False
@@ -333,6 +334,10 @@ class FromExecutor:
 
     name = "executor"
     promises = row(
+        order=weaker(
+            "processes get copies; to threads nothing is copied: what a source fills anew, an item may see as it is "
+            "later (said once, by a warning)"
+        ),
         clean=weaker("the workers are the executor's owner's; an item that has begun goes on to its end"),
         worker_death=weaker("`WorkerDiedError` ends the run; which item did it is not known"),
         parent_death=weaker("as the executor does it"),

@@ -65,7 +65,7 @@ class CrateLoad(Apart):
         size = _aligned(len(data)) + sum(_aligned(view.nbytes) for view in views)
         if not self._has_room(size, len(views)):
             self._another()._put_large(one, data, views)
-        elif self._crate is None and (not views or not self._begin_crate(size)):
+        elif self._crate is None and (not views or not self._begin_crate(size, len(views))):
             self.keys.append(Pickled(data) if not views else pickled([one])[0])
         else:
             self._put_into_crate(data, views)
@@ -82,9 +82,9 @@ class CrateLoad(Apart):
         few = len(self.keys) < _MOST_PARTS and self._buffers + buffers <= _MOST_PARTS
         return few and self._place + size <= self._target.nbytes
 
-    def _begin_crate(self, size: int) -> bool:
+    def _begin_crate(self, size: int, buffers: int) -> bool:
         """Take a crate for what there is, and for inputs of such a size; ``False``: there is none to be had."""
-        if len(self.keys) >= _MOST_PARTS:
+        if max(len(self.keys) + 1, buffers) > _MOST_PARTS:
             return False
         earlier = [key.data for key in self.keys]
         needed = sum(_aligned(len(data)) for data in earlier) + size
