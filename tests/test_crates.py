@@ -20,6 +20,8 @@ if not available():
 
 from ordmap.engine import crates
 from ordmap.engine.crates import Boxed, Crates, Opened
+from ordmap.engine.loads import CrateLoad
+from ordmap.pulling import Puller
 from ordmap.testing import outcomes
 
 BOTH = pytest.mark.parametrize("make", [Processes, Spawn])
@@ -228,9 +230,17 @@ def test_an_input_that_can_not_travel_costs_itself():
 # By hand
 
 
+def packed(crates, inputs):
+    """Return the keys of the chunks that these inputs, of a list, become."""
+    puller, keys = Puller(inputs), []
+    while chunk := puller.fill(CrateLoad(crates, len(inputs))).keys:
+        keys += chunk
+    return keys
+
+
 def test_a_crate_is_filled_again_once_nobody_needs_it():
     here = Crates(1 << 30)
-    keys = here.packed([(np.full(5000, 1.0),), (np.full(5000, 2.0), "x")])
+    keys = packed(here, [(np.full(5000, 1.0),), (np.full(5000, 2.0), "x")])
     assert [type(key) for key in keys] == [Boxed, Boxed]
     first = keys[0].crate
     assert keys[1].crate is first
@@ -241,11 +251,11 @@ def test_a_crate_is_filled_again_once_nobody_needs_it():
     assert text == "x"
     assert not opened.close()  # the array is still there
     del keys, first, array
-    again = here.packed([(np.full(9000, 3.0),)])
+    again = packed(here, [(np.full(9000, 3.0),)])
     assert again[0].crate.watch.memory.address == address
     again[0].crate.retire()
     del again
-    other = here.packed([(np.full(9000, 4.0),)])
+    other = packed(here, [(np.full(9000, 4.0),)])
     assert other[0].crate.watch.memory.address != address or other[0].crate.file != file
     del other
     here.close()
@@ -253,14 +263,30 @@ def test_a_crate_is_filled_again_once_nobody_needs_it():
 
 def test_there_is_a_bound_to_crates(monkeypatch):
     here = Crates(200_000)
-    kept = [here.packed([(np.zeros(5000),)]) for _ in range(8)]
+    kept = [packed(here, [(np.zeros(5000),)]) for _ in range(8)]
     assert [type(key).__name__ for (key,) in kept] == ["Boxed"] * 4 + ["Pickled"] * 4
     monkeypatch.setattr(crates, "_MOST", 2)
     here = Crates(1 << 30)
-    kept = [here.packed([(np.zeros(5000),)]) for _ in range(4)]
+    kept = [packed(here, [(np.zeros(5000),)]) for _ in range(4)]
     assert [type(key).__name__ for (key,) in kept] == ["Boxed"] * 2 + ["Pickled"] * 2
-    many = here.packed([(np.zeros(5000),)] * 1000)
-    assert {type(key).__name__ for key in many} == {"Pickled"}
+    parts = packed(Crates(1 << 30), [([np.zeros(5000) for _ in range(300)],)])
+    assert [type(key).__name__ for key in parts] == ["Pickled"]
+
+
+def test_what_a_crate_has_no_room_for_begins_another_chunk():
+    inputs = [(np.full(size, float(size)),) for size in (9000, 9000, 90_000, 9000, 4_000_000, 9000)]
+    here, puller, chunks = Crates(1 << 30), Puller(inputs), []
+    while keys := puller.fill(CrateLoad(here, 6)).keys:
+        chunks.append(keys)
+    assert sum(map(len, chunks)) == 6 > len(chunks) > 1
+    for keys in chunks:
+        assert {type(key) for key in keys} == {Boxed}
+        opened = Opened(os.dup(keys[0].crate.file))
+        for key in keys:
+            ((array,), (expected,)) = key.unpacked(opened), inputs.pop(0)
+            np.testing.assert_equal(array, expected)
+            del array
+        opened.close()
 
 
 def test_a_fork_while_another_thread_packs_does_not_wait_for_it():

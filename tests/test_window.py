@@ -16,7 +16,7 @@ from ordmap.chunk import Chunk
 from ordmap.indices import Indices
 from ordmap.outcome import Answer, Raised, Sealed
 from ordmap.pace import PATIENCE, Budget, Pace
-from ordmap.pulling import Puller
+from ordmap.pulling import Load, Puller
 from ordmap.window import Window
 
 
@@ -430,21 +430,21 @@ def test_a_puller_takes_what_it_may_and_stops_where_its_source_does(most, ends):
 
     puller, given = Puller(source()), []
     while len(given) < ends:
-        some = puller.pull(most)
+        some = puller.fill(Load(most)).keys
         assert 1 <= len(some) <= most
         given += some
         assert len(pulled) == len(given)
     assert given == list(range(ends))
     with pytest.raises(LookupError, match="here"):
-        puller.pull(most)
+        puller.fill(Load(most))
     assert puller.ended
-    assert puller.pull(most) == []
+    assert puller.fill(Load(most)).keys == []
 
 
 def test_a_puller_does_not_ask_a_source_again_that_has_ended():
     ends = iter([1, 2, None, 3])
     puller = Puller(iter(lambda: next(ends), None))
-    assert puller.pull(100) == [1, 2]
+    assert puller.fill(Load(100)).keys == [1, 2]
     assert puller.ended
 
 
@@ -459,11 +459,9 @@ def test_a_puller_leaves_a_source_that_turns_slow_after_a_row(monkeypatch):
 
     monkeypatch.setattr("ordmap.pulling.time.perf_counter", lambda: now)
     puller = Puller(source())
-    assert len(puller.pull(256)) == 256
-    assert len(puller.pull(256)) == 8
-    assert len(puller.pull(1)) == 1
-    puller.put_back([1, 2, 3])
-    assert puller.pull(3) == [1, 2, 3]
+    assert len(puller.fill(Load(256)).keys) == 256
+    assert len(puller.fill(Load(256)).keys) == 8
+    assert len(puller.fill(Load(1)).keys) == 1
 
 
 @pytest.mark.parametrize("items", [[*range(300)], tuple(range(300)), range(300), dict.fromkeys(range(300)), "x" * 300])
@@ -471,8 +469,8 @@ def test_a_puller_takes_what_can_not_be_slow_in_one_row(items, monkeypatch):
     looks = itertools.count()
     monkeypatch.setattr("ordmap.pulling.time.perf_counter", lambda: float(next(looks)))  # a second goes by
     puller = Puller(iter(items))
-    assert puller.pull(256) == list(items)[:256]
-    assert puller.pull(256) == list(items)[256:]
+    assert puller.fill(Load(256)).keys == list(items)[:256]
+    assert puller.fill(Load(256)).keys == list(items)[256:]
     assert puller.ended
 
 

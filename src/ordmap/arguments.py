@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from ordmap.chunk import Chunk, Place
 from ordmap.dataset import number_of
 from ordmap.errors import CheckpointError
 from ordmap.item import Label
-from ordmap.outcome import are_atoms
-from ordmap.pulling import Puller, close_source, length_of, past
+from ordmap.pulling import Load, Puller, close_source, is_swift, length_of, past
 from ordmap.states import check_identity, place_of
 
 __all__ = ["Arguments"]
@@ -24,9 +23,7 @@ class Arguments:
         self._strict = strict
         self._seed = seed
         self._pulled: list[Iterator[Any]] = []
-        self._puller: Puller | None = None
-        self._before: tuple[Any, ...] | None = None  # the first ones
-        self._apart: bool | None = None  # whether each is to be on its way before the next is pulled
+        self._puller: Puller[Load] | None = None
         self._taken = 0
         self.may_wait = not all(isinstance(iterable, Sequence) for iterable in iterables)
         # Then a chunk travels as a few numbers.
@@ -39,44 +36,29 @@ class Arguments:
     def begin(self) -> bool:
         return False
 
-    def take(self, most: int) -> Chunk | None:
+    def take(self, most: int, load: Callable[[int], Load] = Load) -> Chunk | None:
         start = self._taken
-        keys: Sequence[Any]
         if self._indices is not None:
-            keys, label = self._indices[start : start + most], Label()
+            chunk = Chunk(self._indices[start : start + most], Label(), start)
         else:
-            keys, label = self._inputs(most), Label(first=start)
-        self._taken = start + len(keys)
-        return Chunk(keys, label, start) if keys else None
+            chunk = Chunk.of(self._inputs(load(most)), Label(first=start), start)
+        self._taken = start + len(chunk)
+        return chunk or None
 
     def feed(self) -> Iterator[Any]:
-        pulled, self._before = self._puller, None  # one by one they need not be compared, nor held
-        keys: Iterable[Any] = () if pulled is None or pulled.held else pulled.one_by_one()
+        keys: Iterable[Any] = () if self._puller is None else self._puller.one_by_one()
         for key in keys if self._indices is None else self._indices[self._taken :]:
             self._taken += 1
             yield key
 
-    def _inputs(self, most: int) -> list[Any]:
+    def _inputs(self, load: Load) -> Load:
         """Return the next inputs, none at the end."""
         if self._puller is None:
             self._pulled = [past(iterable, self._taken) for iterable in self._iterables]
             several = len(self._pulled) > 1
-            self._puller = Puller(zip(*self._pulled, strict=self._strict) if several else self._pulled[0])
-        keys = self._puller.pull(most if self._apart is False else 1)
-        if keys and self._apart is None:
-            self._look(keys[0])
-        return keys
-
-    def _look(self, key: Any) -> None:
-        """See whether the first two inputs are one object: then its source fills that anew each time."""
-        inputs = key if len(self._iterables) > 1 else (key,)
-        before, self._before = self._before, inputs
-        if not self.may_wait or are_atoms(inputs):
-            self._apart = False
-        elif before is not None:
-            self._apart = any(one is other and not are_atoms((one,)) for one, other in zip(before, inputs, strict=True))
-        if self._apart is not None:
-            self._before = None
+            items = zip(*self._pulled, strict=self._strict) if several else self._pulled[0]
+            self._puller = Puller(items, swift=all(map(is_swift, self._pulled)))
+        return self._puller.fill(load)
 
     def turn(self) -> bool:
         return False

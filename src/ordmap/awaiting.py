@@ -16,7 +16,7 @@ from typing import Any
 from ordmap.arguments import Arguments
 from ordmap.chunk import Chunk
 from ordmap.item import Label
-from ordmap.pulling import close_source
+from ordmap.pulling import Load, Stream, close_source
 from ordmap.solo import Solo
 from ordmap.window import Window
 
@@ -134,11 +134,13 @@ class Incoming(Arguments):
             key.append(one)
         return tuple(key)
 
-    def take(self, most: int) -> Chunk | None:
+    def take(self, most: int, load: Callable[[int], Load] = Load) -> Chunk | None:
         del most
         if self._come:
             start, self._taken = self._taken, self._taken + 1
-            return Chunk([self._come.popleft()], Label(first=start), start)
+            one = load(1)
+            one.add(Stream((self._come.popleft(),), swift=True), 1)
+            return Chunk.of(one, Label(first=start), start)
         if self._error is not None:
             error, self._error = self._error, None
             raise error

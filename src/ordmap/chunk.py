@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ordmap.item import Label
+from ordmap.pulling import Load
 
 __all__ = ["REMEMBERED", "Chunk", "Given", "Mark", "Place"]
 
@@ -53,10 +54,10 @@ class Chunk:
 
     ``start`` is the position of the first in its epoch, and ``mark`` what a sampler says of that; ``before`` is the
     chunk that it gave before this one, or what it had given last by then. ``error`` is set for an item that can't be
-    computed, since its index is not valid: a chunk of one. ``nbytes`` are those of large inputs on their way.
+    computed, since its index is not ``valid``: a chunk of one. ``load`` is what the keys were pulled into.
     """
 
-    __slots__ = ("before", "error", "keys", "label", "mark", "nbytes", "start")
+    __slots__ = ("before", "error", "keys", "label", "load", "mark", "start", "valid")
 
     def __init__(  # noqa: PLR0917
         self,
@@ -73,7 +74,25 @@ class Chunk:
         self.mark = mark
         self.before = before
         self.error = error
-        self.nbytes = 0
+        self.valid = error is None
+        self.load: Load | None = None
+
+    @classmethod
+    def of(cls, load: Load, label: Label, start: int) -> Chunk:
+        """Return the chunk of a load."""
+        chunk = cls(load.keys, label, start)
+        chunk.load = load
+        return chunk
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of large inputs on their way."""
+        return 0 if self.load is None else self.load.nbytes
+
+    @property
+    def packing(self) -> float:
+        """The seconds that it took to make the inputs ready to travel."""
+        return 0.0 if self.load is None else self.load.packing
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -13,8 +13,8 @@ from ordmap.dataset import number_of
 from ordmap.errors import CheckpointError
 from ordmap.hooks import BEGIN, END, call_hook, hook_of
 from ordmap.item import Label
-from ordmap.listed import Listed, digest, is_listed, listed, sound
-from ordmap.pulling import Puller, length_of
+from ordmap.listed import Listed, checked, digest, is_listed, listed, sound
+from ordmap.pulling import Load, Puller, Stream, length_of
 from ordmap.samplers import Sampler, check_given, passed
 from ordmap.states import check_identity, given_of, keeps_state, mark_of, place_of, plain, views_of
 
@@ -50,10 +50,10 @@ class Source(Protocol):
     def begin(self) -> bool:
         """Say that the first item is about to be taken; ``True``: that has changed what items are computed of."""
 
-    def take(self, most: int) -> Chunk | None:
+    def take(self, most: int, load: Callable[[int], Load] = Load) -> Chunk | None:
         """Return the next chunk of 1 to ``most`` items, or raise what the source raised.
 
-        ``None``: there are no more of them, or none before `turn`.
+        ``load`` makes what inputs are pulled into. ``None``: there are no more of them, or none before `turn`.
         """
 
     def feed(self) -> Iterator[Any]:
@@ -150,9 +150,10 @@ class Indices:
         self._has_begun = False  # this epoch, and the dataset was told
         self.ready = True
         self.may_wait = not (indices is None or is_listed(indices) or isinstance(indices, Sequence))
-        self._order: range | Permutation | Listed | Puller | None = None
+        self._order: range | Permutation | Listed | Puller[_Numbers] | None = None
         self._positions = range(0)  # in it, of this shard, where it doesn't change
         self._teller: Any = None  # what can tell its state, of this epoch's order
+        self._bad: tuple[object, Exception] | None = None  # the next index, which was pulled, and is none
         self._mark: Mark | None = None
         # What somebody's code has drawn last: the last chunk, which knows the one before it, and so on for some.
         self._last: Chunk | Given | None = Given(0, 0, ()) if self._is_drawn else None
@@ -172,7 +173,8 @@ class Indices:
         self._has_begun = True
         return True
 
-    def take(self, most: int) -> Chunk | None:
+    def take(self, most: int, load: Callable[[int], Load] = Load) -> Chunk | None:
+        del load  # an index is a number by the time that the next one is pulled
         if self._length is None:
             self._length = number_of(self._dataset)
         while not self._closed and not self._is_over and not self._ends_before(self._epoch):
@@ -239,7 +241,7 @@ class Indices:
     def _marked(self) -> Mark | None:
         """Return where a sampler was that knows its own state, which is asked now and then."""
         order = self._order
-        if self._teller is not None and isinstance(order, Puller) and self._taken and not (order.held or order.ended):
+        if self._teller is not None and isinstance(order, Puller) and self._taken and not (self._bad or order.ended):
             mark = self._mark
             if mark is None or mark.anew or mark.past >= _ASK_AGAIN:
                 self._mark = Mark(deepcopy(self._teller.state_dict()), 0)
@@ -355,7 +357,7 @@ class Indices:
         if isinstance(self._order, Puller):
             self._order.close()
 
-    def _open(self, items: int) -> range | Permutation | Listed | Puller:
+    def _open(self, items: int) -> range | Permutation | Listed | Puller[_Numbers]:
         """Return the order of this epoch; one that is pulled from begins at the place that is taken next."""
         order = self._indices
         if self._shuffle:
@@ -429,7 +431,7 @@ class Indices:
         if given is not None:
             check_given(given, epoch, stop, last)
 
-    def _cut(self, order: range | Permutation | Listed | Puller, most: int, items: int) -> Chunk | None:
+    def _cut(self, order: range | Permutation | Listed | Puller[_Numbers], most: int, items: int) -> Chunk | None:
         """Take a chunk of this epoch's order; ``None``: it is over."""
         taken, label = self._taken, self._label
         keys: Sequence[int]
@@ -445,13 +447,37 @@ class Indices:
         mark = self._marked()
         if self._teller is not None and mark is None and not (taken or self._epoch):
             most = 1  # it is asked right after, so that what it was at the beginning need not be known
-        given = order.pull(most)
-        if not given:
-            return None
-        keys, error = sound(given, items)
-        if len(keys) < len(given):  # the bad one is looked at again, alone
-            order.put_back(given[len(keys) :])
-        return Chunk(keys, label, taken, mark, error, self._last)
+        if self._bad is None:
+            found = order.fill(_Numbers(most, items))
+            if found.keys:  # these go first
+                self._bad = found.bad
+                return Chunk(found.keys, label, taken, mark, None, self._last)
+            if found.bad is None:
+                return None
+            self._bad = found.bad
+        (key, error), self._bad = self._bad, None
+        return Chunk([key], label, taken, mark, error, self._last)
+
+
+class _Numbers(Load):
+    """Indices as they are pulled, up to one that is not valid: ``bad``, with what is wrong with it."""
+
+    __slots__ = ("_items", "bad")
+
+    def __init__(self, most: int, items: int) -> None:
+        super().__init__(most)
+        self._items = items
+        self.bad: tuple[object, Exception] | None = None
+
+    def add(self, stream: Stream, count: int) -> None:
+        items, keys = self._items, self.keys
+        for key in islice(stream.items, count):
+            try:
+                keys.append(key if type(key) is int and 0 <= key < items else checked(key, items))
+            except (IndexError, TypeError) as error:
+                self.bad = key, error.with_traceback(None)  # whose frames hold this
+                self.full = True
+                break
 
 
 def _at(order: range | Permutation | Listed, positions: range) -> Sequence[int]:

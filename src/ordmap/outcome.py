@@ -39,6 +39,7 @@ __all__ = [
     "are_plain",
     "end_child",
     "failed_places",
+    "is_atomic",
     "one_line",
     "opened",
     "pack",
@@ -57,6 +58,10 @@ _CANCELLED = {("asyncio.exceptions", "CancelledError"), ("concurrent.futures._ba
 #: Exact types that pickle to a few bytes and whose unpickling runs nobody's code: a whole chunk of them is left to
 #: the channel's own pickle.
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
+
+#: Whether a type is that of an atom; in C. A class that has no hash is a ``TypeError``.
+is_atomic = _ATOMS.__contains__
+
 _NUMBERS = frozenset({bool, int, float, complex, type(None)})
 
 

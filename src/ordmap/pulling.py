@@ -1,11 +1,11 @@
-"""Pulling from somebody's iterable: no further than asked, from any position on, and with its end in mind."""
+"""Pulling from an iterable of the caller's: no further than asked, from any position on, and with its end in mind."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Sized
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ordmap import real_time as time
 from ordmap.dataset import number_of
@@ -13,108 +13,151 @@ from ordmap.errors import CheckpointError
 from ordmap.frames import asks_others
 from ordmap.interrupts import came_by_a_signal
 
-__all__ = ["Puller", "close_source", "length_of", "past"]
+__all__ = ["Load", "Puller", "Stream", "close_source", "is_swift", "kept", "length_of", "past"]
 
 #: Once the pulls for a chunk have taken this long (seconds) the source is slow: what there is goes to the workers.
 _SLOW = 0.001
+
+_OURS = __name__.partition(".")[0]
 
 #: Items that are pulled between two looks at the clock, once a source has been quick for many: a look costs as much as
 #: a quick pull. When it turns slow, so many pulls are waited for.
 _ROW = 8
 
-#: The iterators of Python's own collections, which never wait.
+#: The iterators of Python's own collections, which never wait, and change nothing that they gave before.
 _COLLECTIONS: tuple[Iterable[Any], ...] = ([], (), range(0), range(1 << 64), "", b"", {}, {}.values(), set())
 _SWIFT = frozenset(type(iter(some)) for some in _COLLECTIONS)
 
 
-class Puller:
-    """Pulls from an iterable, no further than asked; what it raises comes after what it gave before.
+def is_swift(iterator: Iterator[Any]) -> bool:
+    """Whether an iterator is one of Python's own collections'."""
+    return type(iterator) in _SWIFT
 
-    ``owned``: an iterator that stands behind it, and is closed with it; see `close_source`.
+
+class Stream:
+    """The ``items`` of a source; ``swift``: to pull one takes no time, and changes nothing that was given before."""
+
+    def __init__(self, items: Iterable[Any], *, swift: bool) -> None:
+        self._source = self.items = chain(items)  # whose own iter() does nothing, which not all can say
+        self._back: Iterator[Any] = iter(())
+        self.swift = swift
+
+    def put_back(self, items: Iterator[Any]) -> None:
+        """Have these come next."""
+        self._back = iter([*items, *self._back])
+        self.items = chain(self._back, self._source)
+
+
+class Load:
+    """The inputs of one chunk, put there while they are pulled; at most ``most``. These stay as they are.
+
+    ``nbytes`` are those of large inputs; ``packing`` the seconds that it took to put them there, beside the pulls.
+    ``full``: no more is pulled into it; ``spare`` is another, with an input that this one had no place for.
     """
 
-    def __init__(self, items: Iterable[Any], owned: object = None) -> None:
-        from more_itertools import peekable  # a range of indices does without
+    __slots__ = ("__weakref__", "full", "keys", "most", "nbytes", "packing", "spare")
 
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.keys: list[Any] = []
+        self.nbytes = 0
+        self.packing = 0.0
+        self.full = False
+        self.spare: Load | None = None
+
+    def add(self, stream: Stream, count: int) -> None:
+        """Pull so many items; fewer at the end of the stream, or where the load is full."""
+        self.keys += islice(stream.items, count)  # what it raises leaves those before it
+
+
+L = TypeVar("L", bound=Load)
+
+
+class Puller(Generic[L]):
+    """Pulls from an iterable, no further than asked; what it raises comes after what it gave before.
+
+    ``owned``: an iterator that stands behind it, and is closed with it; see `close_source`. ``swift``: see `Stream`.
+    """
+
+    def __init__(self, items: Iterable[Any], owned: object = None, *, swift: bool | None = None) -> None:
         iterator = iter(items)
-        self._source: Iterator[Any] = chain(iterator)  # whose own iter() does nothing, which not all can say
-        self._is_swift = type(iterator) in _SWIFT
+        self._stream = Stream(iterator, swift=is_swift(iterator) if swift is None else swift)
         self._owned = owned
         self._error: Exception | None = None
-        self._items = peekable(self)
-        self.held = 0  # items that were put back, and are not pulled again yet
+        self._spare: L | None = None
         self.ended = False  # its source has given its last item, or raised
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
     @asks_others
-    def __next__(self) -> Any:
-        """Return the source's next item, for the pulls; what it raises ends it, but not what comes from elsewhere."""
-        try:
-            return next(self._source)
-        except StopIteration:
-            self.ended = True
-            raise
-        except Exception as error:
-            if came_by_a_signal(error):
-                raise
-            self._fail(error)
-            raise StopIteration from None
+    def fill(self, load: L) -> L:
+        """Return a load with the next items, none at the end; or raise what the source raised.
 
-    def _fail(self, error: Exception) -> None:
-        """Note what the source has raised, which comes after what it gave."""
-        self.ended = True
-        self._error = error
-        self._source = iter(())
-
-    @asks_others
-    def pull(self, most: int) -> list[Any]:
-        """Return the next 1 to ``most`` items, none at the end, or raise what the source raised."""
-        pulled: list[Any] = []
-        source = self._items if self.held else self._source  # the latter takes a third of the time
-        row = (most if self._is_swift else min(_ROW, most // _ROW)) or 1
+        It is the one that is given, or one that the last load couldn't hold all of.
+        """
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            return spare
+        stream, keys, most = self._stream, load.keys, load.most
+        row = (most if stream.swift else min(_ROW, most // _ROW)) or 1
         clock = time.perf_counter
         slow = clock() + _SLOW
         try:
             for wanted in chain(range(row, most, row), (most,)):
-                pulled += islice(source, wanted - len(pulled))  # what it raises leaves those before it
-                if len(pulled) < wanted:
+                load.add(stream, wanted - len(keys))
+                if load.full:
+                    self._spare, load.spare = load.spare, None  # type: ignore[assignment]  # of the same kind
+                    break
+                if len(keys) < wanted:
                     self.ended = True
                     break
-                if clock() > slow:
+                if clock() > slow + load.packing:
                     break
         except Exception as error:
             if came_by_a_signal(error):
                 raise
             self._fail(error)
-        self.held = max(0, self.held - len(pulled))
-        if not pulled and self._error is not None:
-            raised, self._error = self._error, None
-            raise raised
-        return pulled
+        if not keys and self._error is not None:
+            raise self._taken_error()
+        return load
 
     @asks_others
     def one_by_one(self) -> Iterator[Any]:
-        """Give what the source gives, each item when it is asked for; what it raises the next `pull` raises."""
+        """Give what the source gives, each item when it is asked for; what it raises the next `fill` raises."""
         try:
-            yield from self._source
+            yield from self._stream.items
         except Exception as error:
             if came_by_a_signal(error):
                 raise
             self._fail(error)
         self.ended = True
 
-    def put_back(self, items: Sequence[Any]) -> None:
-        """Have these come next, once more."""
-        self._items.prepend(*items)
-        self.held += len(items)
+    def _fail(self, error: Exception) -> None:
+        """Note what the source has raised, which comes after what it gave."""
+        self.ended = True
+        self._error = kept(error)
+        self._stream = Stream((), swift=True)
+
+    def _taken_error(self) -> Exception:
+        """Return what the source raised, and hold it no longer: it will hold the frames that it passes."""
+        error, self._error = self._error, None
+        assert error is not None  # noqa: S101  there is one
+        return error
 
     def close(self) -> None:
         """Pull no more, and close what is owned."""
-        self._error = None
-        self._items = self._items.__class__(())
+        self._error = self._spare = None
+        self._stream = Stream((), swift=True)
         close_source(self._owned, ended=self.ended)
+
+
+def kept(error: Exception) -> Exception:
+    """Return an error that is to be raised later, without the frames of ours that it has passed: they hold its keeper.
+
+    The two would be a cycle, and with it what the frames of its source hold.
+    """
+    place = error.__traceback__
+    while place is not None and place.tb_frame.f_globals.get("__name__", "").partition(".")[0] == _OURS:
+        place = place.tb_next
+    return error.with_traceback(place)
 
 
 def length_of(items: object) -> int | None:

@@ -35,6 +35,7 @@ from ordmap.indices import Source
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer, Raised, are_numbers, are_plain, failed_places, opened, unpickled
 from ordmap.pace import Pace
+from ordmap.pulling import Load, kept
 
 __all__ = ["LATER", "Later", "Window"]
 
@@ -181,7 +182,8 @@ class Window:
             slot = self._pulled(size)
             if slot is None:
                 break
-            slow = self._source.may_wait and self._was_slow(time.perf_counter() - began, len(slot.chunk))
+            took = time.perf_counter() - began - slot.chunk.packing
+            slow = self._source.may_wait and self._was_slow(took, len(slot.chunk))
             self._submit(slot)
             submitted += 1
             if self._grows(submitted) and submitted % pace.depth == 0:
@@ -205,11 +207,11 @@ class Window:
     def _pulled(self, most: int) -> _Slot | None:
         """Return a slot in the order for the next items of the source; ``None``: it is at its end."""
         try:
-            chunk = self._source.take(most)
+            chunk = self._source.take(most, getattr(self._run, "load", Load))
         except Exception as error:  # it comes after the results of what was pulled before
             if came_by_a_signal(error):
                 raise
-            self._source_error = error
+            self._source_error = kept(error)
             chunk = None
         if chunk is None:
             self._exhausted = True
@@ -294,9 +296,14 @@ class Window:
             elif slots[0].given < len(answer.outcomes):
                 return self._give()
         if self._source_error is not None and not slots:
-            error, self._source_error = self._source_error, None
-            raise error
+            raise self._taken_error()
         return None
+
+    def _taken_error(self) -> Exception:
+        """Return what the source raised, and hold it no longer: it will hold the frames that it passes."""
+        error, self._source_error = self._source_error, None
+        assert error is not None  # noqa: S101  there is one
+        return error
 
     def wake(self) -> None:
         """End a waiting `take`, and every later one; from any thread."""
@@ -368,6 +375,7 @@ class Window:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if slot.chunk.error is not None:
             slot.answer = Answer([Raised(slot.chunk.error)], 0.0, 0, "of the caller")
+            slot.chunk.error = None  # it will hold the frames that it passes, and these this
             self._finished += 1
         else:
             self._awaited[slot.position] = slot
@@ -480,7 +488,7 @@ class Window:
             outcome = outcomes[place]
             outcome = unpickled(outcome) if answer.pickled and type(outcome) is bytes else opened(outcome)
             if type(outcome) is Raised:
-                if slot.chunk.label.attempt <= self._retries and slot.chunk.error is None:
+                if slot.chunk.label.attempt <= self._retries and slot.chunk.valid:
                     self._try_again(slot, [place])  # it came, and can't be opened
                 elif not results:
                     return outcome

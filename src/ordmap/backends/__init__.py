@@ -72,7 +72,9 @@ class Run(Protocol):
     """One dataset on a backend, from the first ``next()`` to the end of the iterator.
 
     One that also has ``watch(loop, callback)`` has a callback called on an event loop when there may be something to
-    collect, and returns what ends that; where there is none, ``async for`` looks again and again.
+    collect, and returns what ends that; where there is none, ``async for`` looks again and again. One that also has
+    ``load(most)`` has inputs pulled into what that returns (see `ordmap.pulling.Load`): as a rule each is to be on its
+    way before the next is pulled, for its source may use its memory again.
     """
 
     def submit(self, ticket: int, chunk: Chunk) -> None:

@@ -33,6 +33,7 @@ from ordmap.errors import OrdmapError
 from ordmap.item import InHand, current
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, approximate_nbytes
+from ordmap.repeats import Repeats
 from ordmap.shielded import shielded
 
 __all__ = ["Asyncio"]
@@ -58,6 +59,9 @@ class Asyncio(LocalPool):
     name = "asyncio"
     awaits = True
     promises = row(
+        order=weaker(
+            "nothing is copied: what a source fills anew, an item may see as it is later (said once, by a warning)"
+        ),
         worker_death=refused("an item can't die by itself: what kills it kills the program"),
         parent_death=weaker("the loop is in the calling process"),
         clean=weaker("an item that doesn't end when it is cancelled is left alone after five seconds"),
@@ -316,6 +320,7 @@ async def _awaited(result: object) -> Any:
 
 class _AsyncioRun:
     def __init__(self, job: Job, crew: _Crew, closed: Callable[[_AsyncioRun], None]) -> None:
+        self.load = Repeats().load
         self._job = job
         self._crew = crew
         self._answers: Inbox[tuple[int, Answer] | BaseException | None] = Inbox()

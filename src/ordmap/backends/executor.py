@@ -26,12 +26,13 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, InvalidStateError, ThreadPoolExecutor
+from functools import partial
 from typing import Self
 
 from ordmap.backends import Job
 from ordmap.backends.forking import without_pickling
 from ordmap.backends.inbox import Inbox
-from ordmap.backends.inputs import portable
+from ordmap.backends.loads import PickledLoad
 from ordmap.backends.pool import POOL_CLOSED, worker_count
 from ordmap.backends.promises import row, weaker
 from ordmap.backends.remote import Key, Payload, Reply, Rules, compute_chunk, hold, let_go
@@ -41,7 +42,9 @@ from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.imports import refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer
+from ordmap.pulling import Load
 from ordmap.reducers import INPUT, JOB, RESULT
+from ordmap.repeats import Repeats
 from ordmap.vocabulary import Vocabulary
 
 __all__ = ["NO_DEATHS", "NO_TIMEOUTS", "ExecutorRun", "FromExecutor", "Shipment"]
@@ -179,6 +182,10 @@ class ExecutorRun:
         context = job.context if shipment.shared else packed(job.context)
         self._rules = Rules(job.patience, job.limit, job.seed, workers, alone, context)
         self._shipment = shipment
+        self.load: Callable[[int], Load] = Repeats().load
+        if not shipment.shared:
+            purpose = INPUT if shipment.near else RESULT
+            self.load = partial(PickledLoad, purpose=purpose, vocabulary=shipment.vocabulary)
         self._tell_closed = closed
         self._open = True
         self.program_ends = False
@@ -199,11 +206,6 @@ class ExecutorRun:
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
         self._rest_at_the_end()
-        if not self._shipment.shared:
-            shipment = self._shipment
-            chunk.keys = portable(
-                chunk.keys, INPUT if shipment.near else RESULT, shipment.vocabulary
-            )  # at once: their source may use their memory again
         with self._lock:
             heapq.heappush(self._waiting, (ticket, chunk))
         self._send_waiting()
@@ -352,6 +354,10 @@ class FromExecutor:
 
     name = "executor"
     promises = row(
+        order=weaker(
+            "processes get copies; to threads nothing is copied: what a source fills anew, an item may see as it is "
+            "later (said once, by a warning)"
+        ),
         clean=weaker("the workers are the executor's owner's; an item that has begun goes on to its end"),
         worker_death=weaker("`WorkerDiedError` ends the run; which item did it is not known"),
         parent_death=weaker("as the executor does it"),

@@ -22,6 +22,7 @@ from ordmap.context import separate
 from ordmap.errors import OrdmapError
 from ordmap.item import InHand
 from ordmap.outcome import Answer, approximate_nbytes, run_chunk
+from ordmap.repeats import Repeats
 from ordmap.shielded import shielded
 
 __all__ = ["Threads"]
@@ -42,6 +43,9 @@ class Threads(LocalPool):
 
     name = "threads"
     promises = row(
+        order=weaker(
+            "nothing is copied: what a source fills anew, an item may see as it is later (said once, by a warning)"
+        ),
         clean=weaker("a thread that is inside an item when the iterator is closed ends when the item does"),
         worker_death=refused("a thread can't die by itself: what kills an item kills the program"),
         parent_death=weaker("the threads are in the calling process"),
@@ -170,6 +174,7 @@ class _Crew:
 
 class _ThreadsRun:
     def __init__(self, job: Job, crew: _Crew, closed: Callable[[_ThreadsRun], None]) -> None:
+        self.load = Repeats().load
         self.limit = job.limit
         self.context = job.context
         self.contexts: dict[threading.Thread, Context] = {}  # what an item sets its thread's next ones see, as with map

@@ -9,7 +9,8 @@ A worker that writes to its input writes to a copy of its own, so the same crate
 again once nobody needs what is in it: neither the window, which may have an item tried again, nor a worker. One that
 keeps an input beyond its chunk says so, and then nothing is ever written there again.
 
-What has no large buffer travels in the message instead, and so does all for which there is no crate to be had.
+What has no large buffer travels in the message instead, and so does all for which there is no crate to be had; see
+`ordmap.engine.loads`.
 """
 
 from __future__ import annotations
@@ -24,27 +25,18 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from ordmap.backends.inputs import InputPickler, Travelling, pickled, ready, unsendable
+from ordmap.backends.inputs import Travelling
 from ordmap.backends.pool import POOL_CLOSED
 from ordmap.engine.blocks import rounded
 from ordmap.engine.memory import Memory
 from ordmap.errors import OrdmapError
-from ordmap.outcome import Pickled
 from ordmap.shielded import noted
 from ordmap.vocabulary import Vocabulary
 
 __all__ = ["Boxed", "Crate", "Crates", "Opened", "crate_of"]
 
-#: Bytes from which on a buffer lies in a crate.
-_LARGE = 16 * 1024
-
-_ALIGNMENT = 64
-
 #: Crates that may be under way at a time: each is a message of its own, and a channel has room for some hundreds.
 _MOST = 128
-
-#: Buffers that a chunk may have in a crate: where they lie has to fit into the message.
-_MOST_BUFFERS = 256
 
 #: Bytes that a crate may have beyond what it is to hold, as a part of that.
 _SLACK = 1.0
@@ -166,7 +158,7 @@ class Crates:
 
     def __init__(self, budget: int, vocabulary: Vocabulary | None = None) -> None:
         self._budget = budget
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._most = _most()
         self._bytes = 0
         self._under_way: dict[int, _Watch] = {}
@@ -175,29 +167,7 @@ class Crates:
         self._idle: list[Memory] = []  # what was used last, at the end: it is still in the cache
         self._lock = threading.RLock()
 
-    def packed(self, keys: Sequence[Any]) -> Sequence[Any]:
-        """Return keys that can travel, as `portable` does; those that have large buffers lie in one crate."""
-        if ready(keys):
-            return keys
-        pickler = InputPickler(_is_large, vocabulary=self._vocabulary)
-        pickles: list[bytes] = []
-        ends: list[int] = []  # for each input, the number of buffers up to its last
-        for key in keys:
-            try:
-                pickles.append(pickler.dumps(key))
-            except BaseException as error:
-                unsendable(error)  # raises what is none of the input's faults
-                return pickled(keys, vocabulary=self._vocabulary)
-            ends.append(len(pickler.large))
-        buffers = len(pickler.large)
-        if not buffers:
-            return [Pickled(data) for data in pickles]
-        parts = [(data, pickler.large[first:end]) for data, first, end in zip(pickles, [0, *ends], ends, strict=False)]
-        size = sum(_aligned(len(data)) for data in pickles) + sum(_aligned(view.nbytes) for view in pickler.large)
-        crate = self._take(size) if buffers <= _MOST_BUFFERS and len(parts) <= _MOST_BUFFERS else None
-        return pickled(keys, vocabulary=self._vocabulary) if crate is None else _filled(crate, parts)
-
-    def _take(self, size: int) -> Crate | None:
+    def take(self, size: int) -> Crate | None:
         """Return a crate of at least this size; ``None``: there is none to be had, or enough is under way."""
         size = rounded(size)
         memory = None
@@ -273,26 +243,3 @@ def _most() -> int:
     """Return how many crates there may be: a part of the files that this process may have open."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if files == resource.RLIM_INFINITY else min(_MOST, files // 8)
-
-
-def _filled(crate: Crate, parts: Sequence[tuple[bytes, list[memoryview]]]) -> list[Any]:
-    """Put inputs into a crate; return what stands for them on their way."""
-    target = memoryview(crate.memory.span()).cast("B")
-    place = 0
-
-    def put(content: bytes | memoryview) -> Span:
-        nonlocal place
-        start, size = place, len(content) if isinstance(content, bytes) else content.nbytes
-        target[start : start + size] = content
-        place = _aligned(start + size)
-        return start, size
-
-    return [Boxed(put(data), [put(view) for view in views], crate) for data, views in parts]
-
-
-def _aligned(place: int) -> int:
-    return place + -place % _ALIGNMENT
-
-
-def _is_large(view: memoryview) -> bool:
-    return view.nbytes >= _LARGE

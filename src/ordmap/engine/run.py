@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ordmap.backends.pool import POOL_CLOSED
 from ordmap.chunk import Chunk
-from ordmap.engine.crates import Boxed
+from ordmap.engine.loads import CrateLoad
 from ordmap.errors import OrdmapError
 from ordmap.outcome import Answer
 
@@ -54,13 +54,13 @@ class EngineRun:
         answers, self._answers = self._answers, []
         return answers
 
+    def load(self, most: int) -> CrateLoad:
+        """Return what the inputs of a chunk are pulled into."""
+        return CrateLoad(self.crew.crates, most)
+
     def submit(self, ticket: int, chunk: Chunk) -> None:
         if self.closed:
             raise OrdmapError(POOL_CLOSED)
-        # At once: their source may use their memory again, and an item may be tried again.
-        chunk.keys = self.crew.crates.packed(chunk.keys)
-        if type(chunk.keys[0]) is Boxed:
-            chunk.nbytes = sum(key.nbytes for key in chunk.keys if type(key) is Boxed)
         self.crew.submit(self, ticket, chunk)
 
     def collect(self, *, wait: bool) -> Sequence[tuple[int, Answer]]:
