@@ -49,9 +49,11 @@ def digest_of(value: Any) -> bytes | None:
     data = b"".join(sink.parts)
     if len(data) <= _SHORT:
         return data
-    from hashlib import blake2b  # few values are so long
+    # What `hashlib` wraps: that loads all of OpenSSL, which takes longer than a fork.
+    from _blake2 import blake2b
 
-    return blake2b(data, digest_size=16).digest()
+    digest: bytes = blake2b(data, digest_size=16).digest()
+    return digest
 
 
 _SIZED = frozenset({str, bytes, bytearray, list, tuple, dict, set, frozenset})
