@@ -6,11 +6,11 @@ like, and tuples of these, can't change: they are pulled many at a time, in C.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from itertools import chain, filterfalse, islice
 from typing import Any
 
+from ordmap import real_time as time
 from ordmap.outcome import are_atoms, is_atomic
 from ordmap.pulling import Load, Stream
 

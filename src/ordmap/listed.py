@@ -128,7 +128,7 @@ def sound(keys: Sequence[Any], items: int) -> tuple[Sequence[Any], Exception | N
         try:
             found.append(checked(key, items))
         except (IndexError, TypeError) as error:
-            return (found, None) if found else (keys[:1], error)
+            return (found, None) if found else (keys[:1], error.with_traceback(None))  # whose frames hold it
     return found, None
 
 
@@ -139,7 +139,9 @@ def checked(index: object, items: int) -> int:
     try:
         number = operator.index(index)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"an index must be an integer, not {index!r}") from None
+        number = None
+    if number is None:  # raised out here, for an error's context holds frames, too
+        raise TypeError(f"an index must be an integer, not {index!r}")
     if number < 0:
         raise IndexError(
             f"index {number} is negative: count from the front, {number} + len(dataset) = {number + items}"

@@ -25,12 +25,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from operator import length_hint
-from typing import Any
+from typing import Any, NoReturn
 
 from ordmap import real_time as time
 from ordmap.backends import Run
 from ordmap.chunk import Chunk, Place
 from ordmap.errors import OrdmapError
+from ordmap.frames import gives_out
 from ordmap.indices import Source
 from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer, Raised, are_numbers, are_plain, failed_places, opened, unpickled
@@ -296,8 +297,12 @@ class Window:
             elif slots[0].given < len(answer.outcomes):
                 return self._give()
         if self._source_error is not None and not slots:
-            raise self._taken_error()
+            self._raise_error()
         return None
+
+    @gives_out
+    def _raise_error(self) -> NoReturn:
+        raise self._taken_error()
 
     def _taken_error(self) -> Exception:
         """Return what the source raised, and hold it no longer: it will hold the frames that it passes."""
