@@ -18,8 +18,8 @@ _SLOW = 0.001
 
 _OURS = __name__.partition(".")[0]
 
-#: Items that are pulled between two looks at the clock, once a source has been quick for many, and rows that a chunk has
-#: at the least: a row costs as much as several quick pulls. When the source turns slow, one is waited for.
+#: Items that are pulled between two looks at the clock, once a source has been quick for many, and rows of a chunk, at
+#: the least: a row costs as much as several quick pulls. When the source turns slow, one is waited for.
 _ROW, _ROWS = 16, 8
 
 #: The iterators of Python's own collections, which never wait, and change nothing that they gave before.
