@@ -12,8 +12,12 @@ from ordmap import ParallelDataset, mapped, ordered_imap, ordered_map
 
 BACKENDS = pytest.mark.parametrize(
     "options",
-    [{"workers": 0}, *({"workers": 2, "backend": name} for name in ("processes", "threads", "spawn"))],
-    ids=["serial", "processes", "threads", "spawn"],
+    [
+        pytest.param({"workers": 0}, id="serial"),
+        pytest.param({"workers": 2, "backend": "processes"}, id="processes"),
+        pytest.param({"workers": 2, "backend": "threads"}, id="threads"),
+        pytest.param({"workers": 2, "backend": "spawn"}, id="spawn", marks=pytest.mark.long),  # a second each
+    ],
 )
 
 

@@ -460,7 +460,7 @@ def test_a_puller_leaves_a_source_that_turns_slow_after_a_row(monkeypatch):
     monkeypatch.setattr("ordmap.pulling.time.perf_counter", lambda: now)
     puller = Puller(source())
     assert len(puller.fill(Load(256)).keys) == 256
-    assert len(puller.fill(Load(256)).keys) == 8
+    assert len(puller.fill(Load(256)).keys) == 16
     assert len(puller.fill(Load(1)).keys) == 1
 
 

@@ -11,7 +11,7 @@ from itertools import chain, filterfalse, islice
 from typing import Any
 
 from ordmap import real_time as time
-from ordmap.outcome import are_atoms, is_atomic
+from ordmap.outcome import are_atomic, are_atoms, is_atomic
 from ordmap.pulling import Load, Stream
 
 __all__ = ["Apart"]
@@ -24,10 +24,11 @@ _QUICK = 0.00001
 class Apart(Load):
     """A load whose child says what is to be done with an input that could change, by `put`."""
 
-    __slots__ = ("_dealing", "_tuples")
+    __slots__ = ("_dealing", "_steady", "_tuples")
 
     def __init__(self, most: int) -> None:
         super().__init__(most)
+        self._steady: Iterator[bool] | None = None  # pulls and adds an input, and says whether it is an atom
         self._tuples = False  # there was one, so that others may come
         self._dealing = False  # with one after the other, since there was an input that could change
 
@@ -39,32 +40,41 @@ class Apart(Load):
         if stream.swift:
             self._add_swift(stream, list(islice(stream.items, count)))
             return
-        items = islice(stream.items, count)
         if not self._dealing:
-            if self._add_unchanging(items):
+            wanted = len(self.keys) + count
+            if self._add_unchanging(stream.items, count):
                 return
             self._dealing = True
+            count = wanted - len(self.keys)
             self._deal(self._taken_out())
         if not self.full:
-            self._deal(items)
+            self._deal(islice(stream.items, count))
 
-    def _add_unchanging(self, items: Iterator[Any]) -> bool:
+    def seal(self) -> None:
+        self._steady = None
+
+    def _add_unchanging(self, items: Iterator[Any], count: int) -> bool:
         """Add inputs that can't change, as they are pulled; ``False``: the last one could."""
         keys, before = self.keys, len(self.keys)
-        if not self._tuples:
-            try:
-                if all(map(is_atomic, map(type, filterfalse(keys.append, items)))):
+        try:
+            if not self._tuples:
+                if self._steady is None:
+                    self._steady = map(is_atomic, map(type, filterfalse(keys.append, items)))
+                if all(islice(self._steady, count)):
                     return True
-            except TypeError:  # a class that has no hash; else it is the source's
-                if len(keys) == before or are_atoms(keys[-1:]):
-                    raise
-            if not _is_tuple_of_atoms(keys[-1]):
-                return False
-            self._tuples = True
-        for one in items:
-            keys.append(one)
-            if not (_is_tuple_of_atoms(one) or are_atoms((one,))):
-                return False
+                if not _is_steady(keys[-1]):
+                    return False
+                self._tuples = True
+                count -= len(keys) - before
+            have_atoms, add = are_atomic, keys.append
+            for one in islice(items, count):
+                add(one)
+                if not (have_atoms(map(type, one)) if type(one) is tuple else is_atomic(type(one))):
+                    return False
+        except TypeError:  # a class that has no hash; else it is the source's
+            if len(keys) == before or _is_steady(keys[-1]):
+                raise
+            return False
         return True
 
     def _add_swift(self, stream: Stream, pulled: list[Any]) -> None:
@@ -85,7 +95,7 @@ class Apart(Load):
 
     def _deal(self, inputs: Iterator[Any]) -> None:
         clock, put = time.perf_counter, self.put
-        each = _QUICK
+        each, packing = _QUICK, 0.0
         for one in inputs:
             if each < _QUICK:  # to look at the clock takes a tenth of what a small input does
                 put(one)
@@ -93,13 +103,15 @@ class Apart(Load):
                 began = clock()
                 put(one)
                 each = clock() - began
-            self.packing += each
+            packing += each
             if self.full:
                 break
+        self.packing += packing
 
 
-def _is_tuple_of_atoms(one: Any) -> bool:
-    return type(one) is tuple and are_atoms(one)
+def _is_steady(one: Any) -> bool:
+    """Whether an input is an atom, or a tuple of atoms."""
+    return are_atoms(one if type(one) is tuple else (one,))
 
 
 def _can_not_change(inputs: list[Any]) -> bool:

@@ -34,6 +34,7 @@ __all__ = [
     "Pickled",
     "Raised",
     "Sealed",
+    "are_atomic",
     "are_atoms",
     "are_numbers",
     "are_plain",
@@ -59,8 +60,8 @@ _CANCELLED = {("asyncio.exceptions", "CancelledError"), ("concurrent.futures._ba
 #: the channel's own pickle.
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
-#: Whether a type is that of an atom; in C. A class that has no hash is a ``TypeError``.
-is_atomic = _ATOMS.__contains__
+#: Whether a type is that of an atom, or all are; in C. A class that has no hash is a ``TypeError``.
+is_atomic, are_atomic = _ATOMS.__contains__, _ATOMS.issuperset
 
 _NUMBERS = frozenset({bool, int, float, complex, type(None)})
 

@@ -20,9 +20,9 @@ _SLOW = 0.001
 
 _OURS = __name__.partition(".")[0]
 
-#: Items that are pulled between two looks at the clock, once a source has been quick for many: a look costs as much as
-#: a quick pull. When it turns slow, so many pulls are waited for.
-_ROW = 8
+#: Items that are pulled between two looks at the clock, once a source has been quick for many, and rows of a chunk, at
+#: the least: a row costs as much as several quick pulls. When the source turns slow, one is waited for.
+_ROW, _ROWS = 16, 8
 
 #: The iterators of Python's own collections, which never wait, and change nothing that they gave before.
 _COLLECTIONS: tuple[Iterable[Any], ...] = ([], (), range(0), range(1 << 64), "", b"", {}, {}.values(), set())
@@ -69,6 +69,9 @@ class Load:
         """Pull so many items; fewer at the end of the stream, or where the load is full."""
         self.keys += islice(stream.items, count)  # what it raises leaves those before it
 
+    def seal(self) -> None:
+        """Hold nothing of the stream any more: the load may exist for longer."""
+
 
 L = TypeVar("L", bound=Load)
 
@@ -96,13 +99,13 @@ class Puller(Generic[L]):
         spare, self._spare = self._spare, None
         if spare is not None:
             return spare
-        stream, keys, most = self._stream, load.keys, load.most
-        row = (most if stream.swift else min(_ROW, most // _ROW)) or 1
+        stream, keys, most, add = self._stream, load.keys, load.most, load.add
+        row = (most if stream.swift else min(_ROW, most // _ROWS)) or 1
         clock = time.perf_counter
         slow = clock() + _SLOW
         try:
             for wanted in chain(range(row, most, row), (most,)):
-                load.add(stream, wanted - len(keys))
+                add(stream, wanted - len(keys))
                 if load.full:
                     self._spare, load.spare = load.spare, None  # type: ignore[assignment]  # of the same kind
                     break
@@ -111,9 +114,11 @@ class Puller(Generic[L]):
                     break
                 if clock() > slow + load.packing:
                     break
+            load.seal()
         except Exception as error:
             if came_by_a_signal(error):
                 raise
+            load.seal()
             self._fail(error)
         if not keys and self._error is not None:
             raise self._taken_error()
