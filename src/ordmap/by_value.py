@@ -20,7 +20,7 @@ from typing import Any, NewType, ParamSpec, TypeVar, TypeVarTuple
 
 from cloudpickle import cloudpickle
 
-from ordmap import namespace, places
+from ordmap import marks, namespace, places
 from ordmap.digest import digest_of
 from ordmap.names import SCRIPT, importable, names_here
 from ordmap.namespace import INHERITED, News, Place
@@ -188,7 +188,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         module = kind.__module__
         place = self._place(module, vars(sys.modules[module]) if names_here(kind) else {}, kind, kind.__qualname__)
         state = mark, place, attributes, digests, _member_states(kind)
-        return namespace.begin_class, (mark, build, *arguments), state, None, None, namespace.complete_class
+        known = mark, marks.whereabouts(kind)
+        return namespace.begin_class, (*known, build, *arguments), state, None, None, namespace.complete_class
 
     # Others that pickle would name
 

@@ -1,48 +1,125 @@
-"""The marks by which cloudpickle knows a class that travels by value, in every process that has it.
+"""Which class that travels by value is one that a process has already: it was there when the process was forked.
 
-A class that was marked on one side only, when it travelled, would be another class on the other side. So those which a
-fork copies are marked before it.
+Processes that were forked from each other have the same classes at the same addresses. So a class says on its way where
+it lies, and as of which fork. The process that forks notes what classes there are that no name leads to, once its
+workers are under way: it is they that it waits for then.
 """
 
 from __future__ import annotations
 
-import contextlib
+import os
 import sys
+import weakref
 from collections.abc import Mapping
 from types import FunctionType
+from typing import NamedTuple
 
 from ordmap.names import SCRIPT, importable
 
-__all__ = ["mark_classes"]
+__all__ = ["Whereabouts", "begin_fork", "begin_in_fork", "found", "note_classes", "whereabouts"]
+
+#: What processes have in common that were forked from each other.
+_family = ""
+
+#: How many forks there were, here and in those that this process was forked from; which of them made it, if any.
+_forks = _born = 0
+
+#: What was there at a fork and those that follow, by address; weakly.
+_noted: list[tuple[int, dict[int, weakref.ref[type]]]] = []
+
+#: The last fork that there is a note for.
+_noted_until = 0
+
+#: Notes that are kept: so often was something else there.
+_MOST = 64
 
 
-def mark_classes() -> None:
-    """Have cloudpickle know each class that travels by value by one mark, here and in processes forked from now on."""
-    found: dict[int, type] = {}  # by address: a metaclass may make its classes equal, or unhashable
+class Whereabouts(NamedTuple):
+    """Where a class lies that has a name, since a fork at the latest.
+
+    ``vouched``: its sender has noted that; else its sender was made by that fork, and the one that made it knows.
+    """
+
+    family: str
+    fork: int
+    address: int
+    name: tuple[str, str]
+    vouched: bool
+
+
+def begin_fork() -> None:
+    """Say that this process is about to be forked."""
+    global _family, _forks
+    _family = _family or os.urandom(8).hex()
+    _forks += 1
+
+
+def begin_in_fork() -> None:
+    """Say that this process was forked."""
+    global _born, _noted_until
+    _born = _noted_until = _forks
+    _noted.clear()
+
+
+def note_classes() -> None:
+    """Note the classes that processes have which were forked since the last note."""
+    global _noted_until
+    there = {id(kind): kind for kind in _unnamed()}
+    last = _noted[-1][1] if _noted else {}
+    if not _noted or there.keys() != last.keys() or any(last[at]() is not kind for at, kind in there.items()):
+        _noted.append((_noted_until + 1, {at: weakref.ref(kind) for at, kind in there.items()}))
+        del _noted[:-_MOST]
+    _noted_until = _forks
+
+
+def whereabouts(kind: type) -> Whereabouts | None:
+    """Return where a class lies that is about to travel; ``None``: no other process has it."""
+    if not _family:
+        return None
+    at, name = id(kind), (kind.__module__, kind.__qualname__)
+    for fork, noted in _noted:
+        if at in noted and noted[at]() is kind:
+            return Whereabouts(_family, fork, at, name, vouched=True)
+    return Whereabouts(_family, _born, at, name, vouched=False) if _born else None
+
+
+def found(where: Whereabouts | None) -> type | None:
+    """Return the class that is meant, if this process has it."""
+    if where is None or where.family != _family:
+        return None
+    noted = next((noted for fork, noted in reversed(_noted) if fork <= where.fork), {})
+    kind = noted[where.address]() if where.address in noted else None
+    if kind is None and where.vouched and _born >= where.fork:
+        kind = next((kind for kind in _classes() if id(kind) == where.address), None)
+    return kind if kind is not None and (kind.__module__, kind.__qualname__) == where.name else None
+
+
+def _classes() -> list[type]:
+    """Return all classes that there are."""
+    classes: dict[int, type] = {}  # by address: a metaclass may make its classes equal, or unhashable
     pending: list[type] = [object]
     while pending:
         subclasses: list[type] = type.__subclasses__(pending.pop())
         for kind in subclasses:
-            if id(kind) not in found:
-                found[id(kind)] = kind
+            if id(kind) not in classes:
+                classes[id(kind)] = kind
                 pending.append(kind)
+    return list(classes.values())
+
+
+def _unnamed() -> list[type]:
+    """Return the classes that may travel by value."""
     spaces = _Spaces(_standard)
     # Nearly all of the thousand classes that there are fail these tests, at a tenth of a microsecond each.
     unnamed = [
         kind
-        for kind in found.values()
+        for kind in _classes()
         if (space := spaces[getattr(kind, "__module__", None)]) is not None
         and ("<locals>" in kind.__qualname__ or (space is not _INSTALLED and not _is_named(kind, space)))
     ]
     # A class that is made in C may say that it is of any module, such as none; it never goes by value.
     in_python = {kind.__module__ for kind in unnamed if FunctionType in map(type, vars(kind).values())}
-    local = [kind for kind in unnamed if "<locals>" in kind.__qualname__ or kind.__module__ in in_python | SCRIPT]
-    if local:
-        from cloudpickle import cloudpickle  # heavy; most programs have no such class
-
-        for kind in local:
-            with contextlib.suppress(TypeError):
-                cloudpickle._get_or_create_tracker_id(kind)
+    return [kind for kind in unnamed if "<locals>" in kind.__qualname__ or kind.__module__ in in_python | SCRIPT]
 
 
 #: What stands for the names of a library that is installed: it may hide classes, which are many, and seldom travel.

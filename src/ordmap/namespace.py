@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, NamedTuple
 
+from ordmap.marks import Whereabouts, found
 from ordmap.names import SCRIPT
 
 __all__ = [
@@ -244,12 +245,13 @@ def complete_inherited(_: Any, news: News) -> None:
 _begun: set[str] = set()
 
 
-def begin_class(mark: str, build: Callable[..., type], *arguments: Any) -> type:
-    """Return the class that is known by a mark, or else build one without all that it has."""
+def begin_class(mark: str, where: Whereabouts | None, build: Callable[..., type], *arguments: Any) -> type:
+    """Return the class that is known by a mark, or by where it is; or else build one without all that it has."""
     from cloudpickle import cloudpickle  # heavy; who calls this has it
 
-    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(mark)
+    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(mark) or found(where)
     if known is not None:
+        cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID[mark] = known
         return known
     _begun.add(mark)
     return build(*arguments)

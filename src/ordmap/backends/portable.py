@@ -25,7 +25,7 @@ from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from ordmap import namespace
+from ordmap import marks, namespace
 from ordmap import real_time as time
 from ordmap.backends import Job, cores, logs, remote, streams
 from ordmap.backends.executor import NO_DEATHS, NO_TIMEOUTS, ExecutorRun, Shipment
@@ -36,7 +36,6 @@ from ordmap.errors import BackendUnavailableError
 from ordmap.generators import differ_where_inherited
 from ordmap.imports import begins, refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
-from ordmap.marks import mark_classes
 from ordmap.surroundings import Surroundings
 from ordmap.unwarned import unwarned
 from ordmap.vocabulary import Vocabulary
@@ -258,7 +257,8 @@ class Processes(ProcessPool):
         refuse_workers_in_imports()
         vocabulary = None
         if self._forks():
-            mark_classes()
+            marks.begin_fork()
+            marks.note_classes()
             vocabulary = Vocabulary.inherited()
             context: BaseContext = _fork_context()
             initargs: tuple[Any, ...] = (None, self._life)
@@ -435,6 +435,7 @@ def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: 
     _end_with_parent()
     streams.begin(inherited=pickled is None)
     namespace.keep()
+    marks.begin_in_fork()
     cores.limit(life.threads)  # first: what is unpickled now may load them
     refuse_breakpoints()
     remote.be_worker(multiprocessing.current_process().ordmap_number)  # type: ignore[attr-defined]

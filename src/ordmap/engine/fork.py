@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ordmap import namespace
+from ordmap import marks, namespace
 from ordmap.backends import Job, cores, streams
 from ordmap.backends.pool import Life
 from ordmap.backends.sharing import Shared
@@ -33,7 +33,6 @@ from ordmap.engine.worker import Held, Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
 from ordmap.generators import begin_in_fork
 from ordmap.imports import refuse_workers_in_imports
-from ordmap.marks import mark_classes
 from ordmap.shielded import give_way, hearing, noted
 from ordmap.signalled import handled, leave_to_caller
 from ordmap.unwarned import fork
@@ -83,7 +82,6 @@ class Fork:
 
     def __init__(self, life: Life) -> None:
         refuse_workers_in_imports()
-        mark_classes()
         self.life = life
         self._teams = Teams()
         self._others = Bystanders()
@@ -114,14 +112,15 @@ class Fork:
                 crew.variables,
             )
             shared = threading.active_count() > 1
-            if self._surveyed is None:  # in the place of another: there may be new classes by now
-                mark_classes()
             survey = self._surveyed or self._survey(seat.jobs.values())
             self._teams.let_go()
             self._others.settle([*survey.roots, sys.stdout, sys.stderr])
             with tracker_kept() as tracker, cores.limited_for_forks(self.life.threads):
                 legacy = _Legacy(ours, crew.first + number, tracker, self._teams, self._others, survey, shared)
+                marks.begin_fork()
                 _fork_worker(seat, legacy, started.pids, recorded=recorded)
+            if self._surveyed is None:  # in the place of another
+                marks.note_classes()
             pid = started.pids[0]
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
@@ -147,6 +146,7 @@ class Fork:
         try:
             with there:
                 yield
+            marks.note_classes()
             gone = select.poll()
             gone.register(here, 0)  # told when no worker has the other end, having closed it or died
             gone.poll(_SETTLED)
@@ -224,6 +224,7 @@ def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
         streams.begin(inherited=True)
         begin_in_fork(shared=legacy.shared)
         namespace.keep()
+        marks.begin_in_fork()
         for renew in legacy.survey.renewals:
             with contextlib.suppress(Exception):  # a library's; the item will meet what is wrong
                 renew()
