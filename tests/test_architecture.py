@@ -24,6 +24,7 @@ FLOORS = [
         "policy",
         "relay",
         "resources",
+        "rows",
         "shielded",
         "signalled",
         "shuffle",

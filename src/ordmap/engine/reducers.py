@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["SMALL", "OutOfBand", "array_key", "reducers"]
+__all__ = ["SMALL", "OutOfBand", "array_key", "in_band", "reducers"]
 
 Reducer = Callable[[Any], Any]
 
@@ -40,9 +40,18 @@ def reducers() -> dict[type, Reducer]:
     return _all
 
 
+def in_band() -> dict[type, Reducer]:
+    """Return the reducers for small objects, whose buffers stay in the pickle: those that need no buffer of their own.
+
+    The caller must not change it.
+    """
+    reducers()
+    return _in_band
+
+
 def _look_again() -> None:
     """Take in what libraries have come, and what they have registered."""
-    global _all, _looked_at, _theirs
+    global _all, _in_band, _looked_at, _theirs
     _looked_at = len(sys.modules)
     for name, (needed, register) in _LIBRARIES.items():
         if name in sys.modules and name not in _registered:
@@ -54,6 +63,7 @@ def _look_again() -> None:
                 _looked_at = 0  # it is being imported: look again next time
     _theirs = dict(copyreg.dispatch_table)
     _all = _own | _theirs
+    _in_band = {kind: reduce for kind, reduce in _own.items() if kind is not memoryview} | _own_in_band | _theirs
 
 
 def _reduced_view(view: memoryview) -> tuple[Any, ...]:
@@ -70,8 +80,12 @@ def _view(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 
 _own: dict[type, Reducer] = {memoryview: _reduced_view}
 
+#: … where buffers stay in the pickle.
+_own_in_band: dict[type, Reducer] = {}
+
 #: All reducers, and what they were made of: those of the user's libraries, when there were so many modules.
 _all: dict[type, Reducer] = {}
+_in_band: dict[type, Reducer] = {}
 _theirs: dict[type, Reducer] = {}
 _looked_at = 0
 
@@ -93,7 +107,19 @@ def _register_numpy(numpy: Any) -> None:
 
     global _ndarray
     _own[numpy.ndarray] = reduced
+    _own_in_band[numpy.ndarray] = _reduced_in_band
     _ndarray = numpy.ndarray
+
+
+def _reduced_in_band(array: Any) -> Any:
+    if array.dtype.isnative:
+        return array.__reduce__()
+    # Its own way would give it back in this machine's order of bytes.
+    return _viewed, (array.view(array.dtype.newbyteorder("=")), array.dtype)
+
+
+def _viewed(array: Any, dtype: Any) -> Any:
+    return array.view(dtype)
 
 
 def _is_plain(array: Any) -> bool:

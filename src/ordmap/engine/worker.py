@@ -55,6 +55,7 @@ from ordmap.engine.message import (
     NEWS,
     NOTICE,
     PLAIN,
+    ROW,
     Order,
     send_orders,
     together,
@@ -62,18 +63,22 @@ from ordmap.engine.message import (
 )
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
-from ordmap.engine.reducers import SMALL
+from ordmap.engine.reducers import SMALL, in_band
 from ordmap.engine.wear import Wear
 from ordmap.errors import RemoteError
 from ordmap.generators import differ, seeding, watch_imports
 from ordmap.imports import begins, works
 from ordmap.item import InHand, current
-from ordmap.outcome import Raised, end_child, pack
+from ordmap.outcome import Raised, are_numbers, end_child, pack
+from ordmap.rows import RowWriter
 
 __all__ = ["Held", "Seat", "Sent", "leashed", "work"]
 
 #: Exact types that the answer's own pickle carries as they are, by identity: a user's class may have no hash.
 _PLAIN = frozenset(map(id, (bool, int, float, complex, type(None))))
+
+#: Numbers in a tuple up to which it is sent as it is, since it can't change before the chunk is done.
+_TUPLE = 16
 
 #: In how many messages a worker offers what it took and can't do soon.
 _OFFERS = 16
@@ -240,6 +245,7 @@ class _Worker:
         self._contexts: dict[int, Context] = {}  # of the jobs that items were computed of
         self._arena = blocks.current = Arena(seat.board, seat.number, *seat.allowance)
         self._outbox = channel.Outbox(seat.results)
+        self._rows = RowWriter(in_band)
         self._clock = Clock(seat.last_words, self._row)
         self._wear = Wear(seat.life.most_items, seat.life.most_bytes)
         self._hand = InHand(seat.number, seat.workers)
@@ -507,6 +513,9 @@ class _Worker:
         outcomes = self._hand.take(keys, order.label, job.seed)
         nbytes = 0
         kind = PLAIN
+        rows = self._rows
+        rows.begin(order.run, len(keys))
+        answer = ROW if rows.on else ANSWER
         lent: list[Block] = []
         clock = time.perf_counter
         began = clock()
@@ -527,10 +536,10 @@ class _Worker:
             if _forked:
                 end_child(result)
             if type(result) is not int and id(type(result)) not in _PLAIN:
-                kind = ANSWER
+                kind = answer
                 box = [result]
                 result = None  # from here on the box alone holds it
-                result, size = self._encoded(box, lent)
+                result, size = self._encoded(box, lent, alone=answer == ANSWER)
                 nbytes += size
             outcomes.append(result)
             if clock() < look_up:
@@ -545,7 +554,8 @@ class _Worker:
         del result  # an idle worker keeps no result alive
         self._put_down()
         self._wear.note(len(outcomes))
-        self._answer(NEWS.pack(kind, order.serial, clock() - began, nbytes + 32 * len(outcomes)), outcomes, lent)
+        head = NEWS.pack(kind, order.serial, clock() - began, nbytes + 32 * len(outcomes))
+        self._answer(head, (rows.primer, outcomes) if kind == ROW else outcomes, lent)
         row[0] = 0
 
     def _leave_undone(self, order: Order) -> None:
@@ -568,13 +578,24 @@ class _Worker:
         self._take_back(lent)
         self._row[0] = 0
 
-    def _encoded(self, box: list[Any], lent: list[Block]) -> tuple[Any, int]:
-        """Make the result in this box ready to be sent, which a short text is; see `encode`."""
-        if type(box[0]) is str and len(box[0]) <= SMALL:
+    def _encoded(self, box: list[Any], lent: list[Block], *, alone: bool) -> tuple[Any, int]:
+        """Make the result in this box ready to be sent, which a short text is, and a few numbers; see `encode`.
+
+        ``alone``: not in a row, where bytes are what follows its primer.
+        """
+        kind = type(box[0])
+        if kind is str and len(box[0]) <= SMALL:
             text = box.pop()
             return text, len(text)
+        if kind is tuple and 0 < len(box[0]) <= _TUPLE and are_numbers(box[0]):
+            numbers = box.pop()
+            return numbers, 8 * len(numbers)
         self._clock.stop()
-        return encode(box, self._arena, lent)
+        if self._rows.on and kind is not Raised and (data := self._rows.add(box[0])) is not None:
+            box.clear()
+            return data, len(data)
+        sent, size = encode(box, self._arena, lent)
+        return (sent if alone or type(sent) is not bytes else [sent, ()]), size
 
     def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
         """Return what to call, and with what: as much as this worker may still compute, or all where it is to be.
@@ -612,7 +633,7 @@ class _Worker:
             return error
         return self._crate
 
-    def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:
+    def _answer(self, head: bytes, outcomes: list[Any] | tuple[bytes, list[Any]], lent: Sequence[Block]) -> None:
         """Send the outcomes of the chunk in hand, and the blocks that they lie in."""
         if self._ending:  # and somebody's code has caught what was to end this worker
             raise _Stop
@@ -622,10 +643,11 @@ class _Worker:
             letter = _letter(head, data)
         except OSError as error:
             self._take_back(lent)
+            count = len(outcomes[1] if isinstance(outcomes, tuple) else outcomes)
             # Another error, which has no context; and no more than a message holds: the rest is handed back.
             packed, _ = pack([Raised(OSError(error.errno, error.strerror))])
             head = NEWS.pack(ANSWER, *NEWS.unpack(head)[1:])
-            self._outbox.put(head + pickle.dumps(packed * min(len(outcomes), _FAILED), pickle.HIGHEST_PROTOCOL))
+            self._outbox.put(head + pickle.dumps(packed * min(count, _FAILED), pickle.HIGHEST_PROTOCOL))
             return
         # Where the item has closed the channel, this raises and ends the worker: the board says which item it was.
         self._send_blocks(lent)
