@@ -174,6 +174,14 @@ def test_arrays_of_a_row(dtype, order):
         np.testing.assert_array_equal(one, other)
 
 
+def test_arrays_that_may_not_be_written_to_come_back_so():
+    frozen = np.arange(6.0).reshape(2, 3)
+    frozen.flags.writeable = False
+    broadcast = np.broadcast_arrays(np.ones(1), np.ones(4))[0]  # calls itself writeable, and warns
+    for one, other in zip(travelled([frozen, broadcast, frozen.T, frozen.astype(">f4")]), range(4), strict=True):
+        assert one.flags.writeable == (other == 3)
+
+
 TREES = st.recursive(
     st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(), st.sampled_from(Colour)),
     lambda one: st.one_of(

@@ -93,6 +93,10 @@ _looked_at = 0
 _registered: set[str] = set()
 
 
+#: numpy's bits for an array that may be written to, and for one of which its flags say so, with a warning, wrongly.
+_WRITEABLE = 0x400
+_WRITE_BITS = _WRITEABLE | 1 << 31
+
 #: numpy's class of arrays, once that is imported.
 _ndarray: Any = None
 
@@ -112,14 +116,17 @@ def _register_numpy(numpy: Any) -> None:
 
 
 def _reduced_in_band(array: Any) -> Any:
-    if array.dtype.isnative:
+    writeable = array.flags.num & _WRITE_BITS == _WRITEABLE
+    if writeable and array.dtype.isnative:
         return array.__reduce__()
-    # Its own way would give it back in this machine's order of bytes.
-    return _viewed, (array.view(array.dtype.newbyteorder("=")), array.dtype)
+    # Its own way would give it back in this machine's order of bytes, and writeable.
+    return _as_it_was, (array.view(array.dtype.newbyteorder("=")).copy("K"), array.dtype, writeable)
 
 
-def _viewed(array: Any, dtype: Any) -> Any:
-    return array.view(dtype)
+def _as_it_was(array: Any, dtype: Any, writeable: bool) -> Any:  # noqa: FBT001
+    array = array.view(dtype)
+    array.flags.writeable = writeable
+    return array
 
 
 def _is_plain(array: Any) -> bool:
