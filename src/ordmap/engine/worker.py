@@ -77,6 +77,9 @@ __all__ = ["Held", "Seat", "Sent", "leashed", "work"]
 #: Exact types that the answer's own pickle carries as they are, by identity: a user's class may have no hash.
 _PLAIN = frozenset(map(id, (bool, int, float, complex, type(None))))
 
+#: … and that a row has no need of, or not always.
+_ELSEWHERE = frozenset(map(id, (str, tuple, Raised)))
+
 #: Numbers in a tuple up to which it is sent as it is, since it can't change before the chunk is done.
 _TUPLE = 16
 
@@ -537,10 +540,15 @@ class _Worker:
                 end_child(result)
             if type(result) is not int and id(type(result)) not in _PLAIN:
                 kind = answer
-                box = [result]
-                result = None  # from here on the box alone holds it
-                result, size = self._encoded(box, lent, alone=answer == ANSWER)
-                nbytes += size
+                self._clock.stop()
+                if rows.on and id(type(result)) not in _ELSEWHERE and (data := rows.add(result)) is not None:
+                    result = data
+                    nbytes += len(data)
+                else:
+                    box = [result]
+                    result = None  # from here on the box alone holds it
+                    result, size = self._encoded(box, lent, alone=answer == ANSWER)
+                    nbytes += size
             outcomes.append(result)
             if clock() < look_up:
                 continue
@@ -552,10 +560,15 @@ class _Worker:
                 self._abandon(lent)
                 return
         del result  # an idle worker keeps no result alive
+        self._reply(kind, began, nbytes, outcomes, lent)
+
+    def _reply(self, kind: int, began: float, nbytes: int, outcomes: list[Any], lent: Sequence[Block]) -> None:
+        """Answer with what the chunk in hand has given."""
+        row = self._row
         self._put_down()
         self._wear.note(len(outcomes))
-        head = NEWS.pack(kind, order.serial, clock() - began, nbytes + 32 * len(outcomes))
-        self._answer(head, (rows.primer, outcomes) if kind == ROW else outcomes, lent)
+        head = NEWS.pack(kind, row[0], time.perf_counter() - began, nbytes + 32 * len(outcomes))
+        self._answer(head, (self._rows.primer, outcomes) if kind == ROW else outcomes, lent)
         row[0] = 0
 
     def _leave_undone(self, order: Order) -> None:
@@ -590,8 +603,7 @@ class _Worker:
         if kind is tuple and 0 < len(box[0]) <= _TUPLE and are_numbers(box[0]):
             numbers = box.pop()
             return numbers, 8 * len(numbers)
-        self._clock.stop()
-        if self._rows.on and kind is not Raised and (data := self._rows.add(box[0])) is not None:
+        if kind is tuple and self._rows.on and (data := self._rows.add(box[0])) is not None:
             box.clear()
             return data, len(data)
         sent, size = encode(box, self._arena, lent)
