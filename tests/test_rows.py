@@ -10,6 +10,7 @@ import decimal
 import enum
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -392,3 +393,17 @@ def test_runs_that_follow_each_other_on_one_pool():
 def test_a_tuple_of_numbers_is_sent_as_it_is():
     came = list(ordered_map(lambda x: (x, x / 2, None, True, 1j), range(100), workers=2, chunksize=10))
     assert came == [(x, x / 2, None, True, 1j) for x in range(100)]
+
+
+class SlowToPickle:
+    def __init__(self, x):
+        self.x = x
+
+    def __reduce__(self):
+        time.sleep(0.4)
+        return SlowToPickle, (self.x,)
+
+
+def test_to_pickle_a_result_is_no_part_of_its_time():
+    came = list(ordered_map(SlowToPickle, range(4), workers=1, chunksize=4, item_timeout=0.3))
+    assert [one.x for one in came] == list(range(4))

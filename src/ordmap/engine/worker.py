@@ -519,6 +519,7 @@ class _Worker:
         rows = self._rows
         rows.begin(order.run, len(keys))
         answer = ROW if rows.on else ANSWER
+        add = rows.add if job.limit is None else self._added
         lent: list[Block] = []
         clock = time.perf_counter
         began = clock()
@@ -540,8 +541,7 @@ class _Worker:
                 end_child(result)
             if type(result) is not int and id(type(result)) not in _PLAIN:
                 kind = answer
-                self._clock.stop()
-                if rows.on and id(type(result)) not in _ELSEWHERE and (data := rows.add(result)) is not None:
+                if rows.on and id(type(result)) not in _ELSEWHERE and (data := add(result)) is not None:
                     result = data
                     nbytes += len(data)
                 else:
@@ -591,6 +591,11 @@ class _Worker:
         self._take_back(lent)
         self._row[0] = 0
 
+    def _added(self, result: Any) -> bytes | None:
+        """Add a result to the row, which is no part of its item's time; see `RowWriter.add`."""
+        self._clock.stop()
+        return self._rows.add(result)
+
     def _encoded(self, box: list[Any], lent: list[Block], *, alone: bool) -> tuple[Any, int]:
         """Make the result in this box ready to be sent, which a short text is, and a few numbers; see `encode`.
 
@@ -603,6 +608,7 @@ class _Worker:
         if kind is tuple and 0 < len(box[0]) <= _TUPLE and are_numbers(box[0]):
             numbers = box.pop()
             return numbers, 8 * len(numbers)
+        self._clock.stop()
         if kind is tuple and self._rows.on and (data := self._rows.add(box[0])) is not None:
             box.clear()
             return data, len(data)
