@@ -35,6 +35,9 @@ _FEW = 4
 #: Chunks between two looks for what results have in common, where the last has found nothing new.
 _RARELY = 64
 
+#: Chunks without a row after results that didn't belong in one, at most.
+_SELDOM = 1024
+
 #: What a primer may have, and characters of a text in it.
 _MOST_COMMON = 128
 _SHORT = 256
@@ -57,15 +60,15 @@ class RowWriter:
         self.on = False
         self._prime([])
 
-    def begin(self, run: int, items: int) -> None:
-        """Begin a chunk of a run. The writer is ``on`` where a row pays."""
+    def begin(self, run: int, items: int) -> bool:
+        """Begin with a chunk of a run; return whether a row pays. The writer is ``on`` then, until it refuses."""
         if run != self._run:
             self._run, self._off, self._out = run, 0, 1
             self._prime([])
         self.on = items >= _FEW and not self._off
         if not self.on:
             self._off -= self._off > 0
-            return
+            return False
         reducers = self._reducers()
         if reducers != self._table.known:
             self._table = self._pickler.dispatch_table = _Table(reducers)
@@ -75,6 +78,7 @@ class RowWriter:
         self._looks = 0 if self._wait else 2
         if not self._wait:
             self._wait = self._pause
+        return True
 
     def add(self, result: Any) -> bytes | None:
         """Return the pickle of a result, for a row that has the ``primer``; ``None``: it must go another way."""
@@ -99,7 +103,7 @@ class RowWriter:
         self._written.clear()
         self.on = False
         self._off = self._out
-        self._out = min(2 * self._out, _RARELY)
+        self._out = min(2 * self._out, _SELDOM)
 
     def _look(self) -> None:
         """See what two results in a row have in common, for later chunks."""

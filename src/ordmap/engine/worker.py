@@ -517,8 +517,6 @@ class _Worker:
         nbytes = 0
         kind = PLAIN
         rows = self._rows
-        rows.begin(order.run, len(keys))
-        answer = ROW if rows.on else ANSWER
         add = rows.add if job.limit is None else self._added
         lent: list[Block] = []
         clock = time.perf_counter
@@ -540,14 +538,14 @@ class _Worker:
             if _forked:
                 end_child(result)
             if type(result) is not int and id(type(result)) not in _PLAIN:
-                kind = answer
+                kind = kind if kind != PLAIN else ROW if rows.begin(order.run, len(keys)) else ANSWER
                 if rows.on and id(type(result)) not in _ELSEWHERE and (data := add(result)) is not None:
                     result = data
                     nbytes += len(data)
                 else:
                     box = [result]
                     result = None  # from here on the box alone holds it
-                    result, size = self._encoded(box, lent, alone=answer == ANSWER)
+                    result, size = self._encoded(box, lent, alone=kind == ANSWER)
                     nbytes += size
             outcomes.append(result)
             if clock() < look_up:
