@@ -26,6 +26,7 @@ FLOORS = [
         "real_time",
         "relay",
         "resources",
+        "rows",
         "shielded",
         "signalled",
         "shuffle",

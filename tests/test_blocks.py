@@ -413,7 +413,7 @@ def test_a_copy_for_which_there_is_no_memory_costs_its_item_and_no_block(monkeyp
         assert not lent
     kept.pop()
     sent, _ = codec.encode([(kept[0], np.ones(9_000))], arena, lent)
-    assert type(sent) is tuple
+    assert type(sent) is list
     assert len(lent) == 2
 
 

@@ -391,8 +391,8 @@ def test_short_inputs_go_without_a_file_where_there_is_none(monkeypatch):
 
 
 def test_numbers_that_there_is_no_file_to_receive_are_a_failure():
-    outcomes, plain, packed = _outcomes(None, PLAIN, b"", -1)
-    assert (type(outcomes[0]), len(outcomes), plain, packed) == (Raised, 1, False, False)
+    outcomes, plain, packed, primer = _outcomes(None, PLAIN, b"", -1)
+    assert (type(outcomes[0]), len(outcomes), plain, packed, primer) == (Raised, 1, False, False, None)
 
 
 def test_pickled_inputs_are_cut_like_others():

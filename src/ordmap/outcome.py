@@ -27,6 +27,7 @@ from ordmap.imports import works
 from ordmap.interrupts import came_by_a_signal
 from ordmap.item import InHand, current
 from ordmap.reducers import reducers
+from ordmap.rows import opened_alone
 
 __all__ = [
     "Answer",
@@ -98,7 +99,8 @@ class Answer(NamedTuple):
 
     Fewer outcomes than items: the worker hands the rest back. ``elapsed`` is in seconds, in the worker; ``nbytes`` is
     the (approximate) size of the results; ``worker`` names who did it. ``plain`` outcomes are known to be results as
-    they are, with nothing to open or raise among them; of ``pickled`` ones those that are bytes are pickles.
+    they are, with nothing to open or raise among them; of ``pickled`` ones those that are bytes are pickles, which
+    follow a ``primer`` if there is one.
     """
 
     outcomes: list[Any]
@@ -107,6 +109,7 @@ class Answer(NamedTuple):
     worker: str
     plain: bool = False
     pickled: bool = False
+    primer: bytes | None = None
 
 
 @works
@@ -291,10 +294,10 @@ def opened(outcome: Any) -> Any:
     return outcome
 
 
-def unpickled(data: bytes) -> Any:
+def unpickled(data: bytes, primer: bytes | None = None) -> Any:
     """Return the result that these bytes are the pickle of, or `Raised`."""
     try:
-        return pickle.loads(data)
+        return pickle.loads(data) if primer is None else opened_alone(primer, data)
     except BaseException as error:
         return _unopened(error)
 

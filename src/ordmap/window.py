@@ -23,7 +23,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from operator import length_hint
 from typing import Any, NoReturn
 
@@ -37,6 +37,7 @@ from ordmap.interrupts import came_by_a_signal
 from ordmap.outcome import Answer, Raised, are_numbers, are_plain, failed_places, opened, unpickled
 from ordmap.pace import Pace
 from ordmap.pulling import Load, kept
+from ordmap.rows import opened_together
 
 __all__ = ["LATER", "Later", "Window"]
 
@@ -59,6 +60,9 @@ _MANY = 64
 #: little more than a list's. Of small pickles more are opened, for so many seconds.
 _AT_ONCE = 16
 _QUICK = 0.0002
+
+#: Bytes of a row that are opened together, where they are more results.
+_ROW_BYTES = 16 * 1024
 
 #: Numbers up to which they are given out as a list: to begin with an iterator takes longer than to pop so many.
 _FEW = 8
@@ -488,10 +492,17 @@ class Window:
     def _add_opened(self, slot: _Slot, answer: Answer, results: list[Any]) -> Raised | None:
         """Add some of a slot's results that have to be opened. A failure ends them; if it is the first, return it."""
         outcomes = answer.outcomes
+        if answer.primer is not None and (together := _opened_row(answer, slot.given)):
+            results += together
+            outcomes[slot.given : slot.given + len(together)] = [None] * len(together)
+            return None
         enough = time.perf_counter() + _QUICK
         for place in range(slot.given, len(outcomes)):
             outcome = outcomes[place]
-            outcome = unpickled(outcome) if answer.pickled and type(outcome) is bytes else opened(outcome)
+            if answer.pickled and type(outcome) is bytes:
+                outcome = unpickled(outcome, answer.primer)
+            else:
+                outcome = opened(outcome)
             if type(outcome) is Raised:
                 if slot.chunk.label.attempt <= self._retries and slot.chunk.valid:
                     self._try_again(slot, [place])  # it came, and can't be opened
@@ -502,6 +513,8 @@ class Window:
                 break
             outcomes[place] = None
             results.append(outcome)
+            if answer.primer is not None:
+                break  # those after it may be opened together
             if (place - slot.given) % _AT_ONCE == _AT_ONCE - 1 and (not answer.pickled or time.perf_counter() > enough):
                 break
         return None
@@ -516,3 +529,23 @@ class Window:
         self._counted -= 1
         self._taken_before += 1
         return raised
+
+
+def _opened_row(answer: Answer, first: int) -> list[Any]:
+    """Return some results of a row from a place on; none where the first of them can't be had, or isn't in the row."""
+    outcomes = answer.outcomes
+    many = max(_AT_ONCE, int(_ROW_BYTES * len(outcomes) / (answer.nbytes or 1)))
+    some = outcomes[first : first + many]
+    if not are_plain(some):
+        some = list(takewhile(lambda outcome: are_plain((outcome,)), some))
+    pickles = [outcome for outcome in some if type(outcome) is bytes]
+    try:
+        results = opened_together(answer.primer or b"", pickles)
+    except BaseException as error:
+        if came_by_a_signal(error):
+            raise
+        return []  # they are opened one by one, to see which it is
+    if len(results) == len(some):
+        return results
+    row = iter(results)
+    return [next(row) if type(outcome) is bytes else outcome for outcome in some]

@@ -24,7 +24,8 @@ _ALIGNMENT = 64
 _arrays: dict[tuple[str, tuple[int, ...], bool], bytes] = {}
 _MOST_ARRAYS = 64
 
-#: A result in blocks: its pickle, or where that lies, and where its buffers lie.
+#: A result in blocks: its pickle, or where that lies, and where its buffers lie. It is sent as a list, which no plain
+#: result is.
 Placed = tuple[bytes | tuple[int, int, int], list[tuple[int, int, int]]]
 
 
@@ -67,7 +68,7 @@ def encode(box: list[Any], arena: Arena, lent: list[Block]) -> tuple[Any, int]:
     for buffer in buffers:
         buffer.release()
     del views, buffers
-    return (_separated(sent, own, arena, lent, before) if own else sent), size
+    return (_separated(sent, own, arena, lent, before) if own else list(sent)), size
 
 
 def _place(data: bytes, views: list[memoryview], arena: Arena, lent: list[Block]) -> tuple[Placed, list[Block]] | None:
@@ -139,7 +140,7 @@ def _separated(sent: Placed, own: list[Block], arena: Arena, lent: list[Block], 
         copy.view[: block.size] = block.view  # it may be a little larger
         lent.append(copy)
         parts = [(copy.number, *part[1:]) if part[0] == block.number else part for part in parts]
-    return data, parts
+    return [data, parts]
 
 
 def _aligned(place: int) -> int:

@@ -37,6 +37,7 @@ __all__ = [
     "NOTICE",
     "PLAIN",
     "RENEW",
+    "ROW",
     "SHORT",
     "Order",
     "packed_orders",
@@ -65,8 +66,9 @@ MOST_ORDERS = 256
 
 #: kind, serial number, seconds, bytes; then the outcomes, unless they come in a file
 NEWS = Struct("<BQdQ")
-ANSWER, PLAIN, FAULT, BLOCK, DROPPED, KEPT = range(1, 7)  # plain: an answer of numbers and such, nothing in blocks
-ANSWERS = frozenset({ANSWER, PLAIN})
+# plain: an answer of numbers and such, nothing in blocks; row: one with pickles that follow a primer, which comes first
+ANSWER, PLAIN, FAULT, BLOCK, DROPPED, KEPT, ROW = range(1, 8)
+ANSWERS = frozenset({ANSWER, PLAIN, ROW})
 
 #: kind, run
 NOTICE = Struct("<BI")

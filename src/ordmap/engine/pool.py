@@ -41,7 +41,7 @@ from ordmap.engine.groups import reap_orphans
 from ordmap.engine.jobs import Jobs, parcel_of
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.memory import close_all, close_lost, streams_taken
-from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, KEPT, NEWS, PLAIN
+from ordmap.engine.message import ANSWERS, BLOCK, DROPPED, FAULT, KEPT, NEWS, PLAIN, ROW
 from ordmap.engine.parcel import Parcel
 from ordmap.engine.run import EngineRun
 from ordmap.engine.shelf import Lent, Shelf, room
@@ -545,7 +545,7 @@ class Crew:
     def _take_answer(self, worker: Worker, news: tuple[int, int, float, int], data: bytes, file: int | None) -> None:
         kind, serial, elapsed, nbytes = news
         task = self._ledger.find(serial)
-        outcomes, plain, pickled = _outcomes(worker, kind, data, file)
+        outcomes, plain, pickled, primer = _outcomes(worker, kind, data, file)
         if task is None:
             return  # of a run that is over, or the second answer around a death
         if task.dead is not None and len(outcomes) == task.size:
@@ -553,7 +553,7 @@ class Crew:
             plain = False
         self._unloaded = 0
         worker.proven = True
-        self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name, plain, pickled))
+        self._finish(task, Answer(outcomes, elapsed, nbytes, worker.name, plain, pickled, primer))
 
     def _answer_unsendable(self) -> None:
         while (unsendable := self._ledger.take_unsendable()) is not None:
@@ -761,23 +761,26 @@ def _copied(fault: OrdmapError) -> OrdmapError:
     return copied
 
 
-def _outcomes(worker: Worker, kind: int, data: bytes, file: int | None) -> tuple[list[Any], bool, bool]:
-    """Return what a worker has answered, whether it is plain, and whether there are pickles in it."""
+def _outcomes(worker: Worker, kind: int, data: bytes, file: int | None) -> tuple[list[Any], bool, bool, bytes | None]:
+    """Return what a worker has answered, whether it is plain, and whether there are pickles in it, with what primer."""
     try:
         if file == -1:
             raise OSError(errno.EMFILE, "no more files can be opened, to receive this result")
         outcomes: list[Any] = pickle.loads(data if file is None else channel.read_file(file))
     except (MemoryError, OSError) as error:
-        return [Raised(error)], False, False
+        return [Raised(error)], False, False, None
     if kind == PLAIN:
-        return outcomes, True, False
+        return outcomes, True, False, None
+    primer = None
+    if kind == ROW:
+        primer, outcomes = outcomes
     kinds = set(map(type, outcomes))
-    if tuple in kinds:
-        outcomes = [_lent(worker.shelf, one) if type(one) is tuple else one for one in outcomes]
-    return outcomes, False, bytes in kinds
+    if list in kinds:
+        outcomes = [_lent(worker.shelf, one) if type(one) is list else one for one in outcomes]
+    return outcomes, False, bytes in kinds, primer
 
 
-def _lent(shelf: Shelf, placed: tuple[Any, Any]) -> Any:
+def _lent(shelf: Shelf, placed: list[Any]) -> Any:
     try:
         return Lent(shelf, *placed)
     except OSError as error:  # a block in it could not be mapped

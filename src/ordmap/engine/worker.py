@@ -56,6 +56,7 @@ from ordmap.engine.message import (
     NEWS,
     NOTICE,
     PLAIN,
+    ROW,
     Order,
     send_orders,
     together,
@@ -68,13 +69,20 @@ from ordmap.errors import RemoteError
 from ordmap.generators import differ, seeding, watch_imports
 from ordmap.imports import begins, works
 from ordmap.item import InHand, current
-from ordmap.outcome import Raised, end_child, pack
-from ordmap.reducers import SMALL
+from ordmap.outcome import Raised, are_numbers, end_child, pack
+from ordmap.reducers import SMALL, in_band
+from ordmap.rows import RowWriter
 
 __all__ = ["Held", "Seat", "Sent", "leashed", "work"]
 
 #: Exact types that the answer's own pickle carries as they are, by identity: a user's class may have no hash.
 _PLAIN = frozenset(map(id, (bool, int, float, complex, type(None))))
+
+#: … and that a row has no need of, or not always.
+_ELSEWHERE = frozenset(map(id, (str, tuple, Raised)))
+
+#: Numbers in a tuple up to which it is sent as it is, since it can't change before the chunk is done.
+_TUPLE = 16
 
 #: In how many messages a worker offers what it took and can't do soon.
 _OFFERS = 16
@@ -241,6 +249,7 @@ class _Worker:
         self._contexts: dict[int, Context] = {}  # of the jobs that items were computed of
         self._arena = blocks.current = Arena(seat.board, seat.number, *seat.allowance)
         self._outbox = channel.Outbox(seat.results)
+        self._rows = RowWriter(in_band)
         self._clock = Clock(seat.last_words, self._row)
         self._wear = Wear(seat.life.most_items, seat.life.most_bytes)
         self._hand = InHand(seat.number, seat.workers)
@@ -518,6 +527,8 @@ class _Worker:
         outcomes = self._hand.take(keys, order.label, job.seed)
         nbytes = 0
         kind = PLAIN
+        rows = self._rows
+        add = rows.add if job.limit is None else self._added
         lent: list[Block] = []
         clock = time.perf_counter
         began = clock()
@@ -538,11 +549,15 @@ class _Worker:
             if _forked:
                 end_child(result)
             if type(result) is not int and id(type(result)) not in _PLAIN:
-                kind = ANSWER
-                box = [result]
-                result = None  # from here on the box alone holds it
-                result, size = self._encoded(box, lent)
-                nbytes += size
+                kind = kind if kind != PLAIN else ROW if rows.begin(order.run, len(keys)) else ANSWER
+                if rows.on and id(type(result)) not in _ELSEWHERE and (data := add(result)) is not None:
+                    result = data
+                    nbytes += len(data)
+                else:
+                    box = [result]
+                    result = None  # from here on the box alone holds it
+                    result, size = self._encoded(box, lent, alone=kind == ANSWER)
+                    nbytes += size
             outcomes.append(result)
             if clock() < look_up:
                 continue
@@ -554,9 +569,15 @@ class _Worker:
                 self._abandon(lent)
                 return
         del result  # an idle worker keeps no result alive
+        self._reply(kind, began, nbytes, outcomes, lent)
+
+    def _reply(self, kind: int, began: float, nbytes: int, outcomes: list[Any], lent: Sequence[Block]) -> None:
+        """Answer with what the chunk in hand has given."""
+        row = self._row
         self._put_down()
         self._wear.note(len(outcomes))
-        self._answer(NEWS.pack(kind, order.serial, clock() - began, nbytes + 32 * len(outcomes)), outcomes, lent)
+        head = NEWS.pack(kind, row[0], time.perf_counter() - began, nbytes + 32 * len(outcomes))
+        self._answer(head, (self._rows.primer, outcomes) if kind == ROW else outcomes, lent)
         row[0] = 0
 
     def _leave_undone(self, order: Order) -> None:
@@ -579,13 +600,29 @@ class _Worker:
         self._take_back(lent)
         self._row[0] = 0
 
-    def _encoded(self, box: list[Any], lent: list[Block]) -> tuple[Any, int]:
-        """Make the result in this box ready to be sent, which a short text is; see `encode`."""
-        if type(box[0]) is str and len(box[0]) <= SMALL:
+    def _added(self, result: Any) -> bytes | None:
+        """Add a result to the row, which is no part of its item's time; see `RowWriter.add`."""
+        self._clock.stop()
+        return self._rows.add(result)
+
+    def _encoded(self, box: list[Any], lent: list[Block], *, alone: bool) -> tuple[Any, int]:
+        """Make the result in this box ready to be sent, which a short text is, and a few numbers; see `encode`.
+
+        ``alone``: not in a row, where bytes are what follows its primer.
+        """
+        kind = type(box[0])
+        if kind is str and len(box[0]) <= SMALL:
             text = box.pop()
             return text, len(text)
+        if kind is tuple and 0 < len(box[0]) <= _TUPLE and are_numbers(box[0]):
+            numbers = box.pop()
+            return numbers, 8 * len(numbers)
         self._clock.stop()
-        return encode(box, self._arena, lent)
+        if kind is tuple and self._rows.on and (data := self._rows.add(box[0])) is not None:
+            box.clear()
+            return data, len(data)
+        sent, size = encode(box, self._arena, lent)
+        return (sent if alone or type(sent) is not bytes else [sent, ()]), size
 
     def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
         """Return what to call, and with what: as much as this worker may still compute, or all where it is to be.
@@ -623,7 +660,7 @@ class _Worker:
             return error
         return self._crate
 
-    def _answer(self, head: bytes, outcomes: list[Any], lent: Sequence[Block]) -> None:
+    def _answer(self, head: bytes, outcomes: list[Any] | tuple[bytes, list[Any]], lent: Sequence[Block]) -> None:
         """Send the outcomes of the chunk in hand, and the blocks that they lie in."""
         if self._ending:  # and somebody's code has caught what was to end this worker
             raise _Stop
@@ -633,10 +670,11 @@ class _Worker:
             letter = _letter(head, data)
         except OSError as error:
             self._take_back(lent)
+            count = len(outcomes[1] if isinstance(outcomes, tuple) else outcomes)
             # Another error, which has no context; and no more than a message holds: the rest is handed back.
             packed, _ = pack([Raised(OSError(error.errno, error.strerror))])
             head = NEWS.pack(ANSWER, *NEWS.unpack(head)[1:])
-            self._outbox.put(head + pickle.dumps(packed * min(len(outcomes), _FAILED), pickle.HIGHEST_PROTOCOL))
+            self._outbox.put(head + pickle.dumps(packed * min(count, _FAILED), pickle.HIGHEST_PROTOCOL))
             return
         # Where the item has closed the channel, this raises and ends the worker: the board says which item it was.
         self._send_blocks(lent)

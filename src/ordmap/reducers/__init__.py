@@ -20,7 +20,7 @@ from ordmap.reducers import arrays, mappings, tables, tensors
 from ordmap.reducers.arrays import SMALL, OutOfBand, array_key
 from ordmap.reducers.purpose import INPUT, JOB, PURPOSES, RESULT, Purpose
 
-__all__ = ["INPUT", "JOB", "RESULT", "SMALL", "OutOfBand", "Purpose", "array_key", "reducers"]
+__all__ = ["INPUT", "JOB", "RESULT", "SMALL", "OutOfBand", "Purpose", "array_key", "in_band", "reducers"]
 
 Reducer = Callable[[Any], Any]
 
@@ -43,9 +43,18 @@ def reducers(purpose: Purpose = RESULT) -> dict[type, Reducer]:
     return _all[purpose]
 
 
+def in_band() -> dict[type, Reducer]:
+    """Return the reducers of results whose buffers stay in the pickle; the caller must not change it.
+
+    One that has a buffer of its own can't be pickled so.
+    """
+    reducers()
+    return _in_band
+
+
 def _look_again() -> None:
     """Take in what libraries have come, and what they have registered."""
-    global _looked_at, _theirs
+    global _in_band, _looked_at, _theirs
     _looked_at = len(sys.modules)
     for name, (needed, make) in _LIBRARIES.items():
         if name not in sys.modules:
@@ -59,6 +68,9 @@ def _look_again() -> None:
     _theirs = dict(copyreg.dispatch_table)
     for purpose, own in _own.items():
         _all[purpose] = own | _theirs
+    _in_band = _all[RESULT].copy()
+    del _in_band[memoryview]
+    _in_band.update(arrays.in_band(_theirs))
 
 
 _own: dict[Purpose, dict[type, Reducer]] = {
@@ -67,5 +79,6 @@ _own: dict[Purpose, dict[type, Reducer]] = {
 
 #: All reducers, and what they were made of: those of the user's libraries, when there were so many modules.
 _all: dict[Purpose, dict[type, Reducer]] = {}
+_in_band: dict[type, Reducer] = {}
 _theirs: dict[type, Reducer] = {}
 _looked_at = 0

@@ -9,12 +9,13 @@ from __future__ import annotations
 import copyreg
 import pickle
 import sys
+from collections.abc import Container
 from typing import Any
 
 from ordmap.reducers.files import named
 from ordmap.reducers.purpose import RESULT, Purpose
 
-__all__ = ["SMALL", "OutOfBand", "array_key", "reduced_view", "reducers_of_numpy"]
+__all__ = ["SMALL", "OutOfBand", "array_key", "in_band", "reduced_view", "reducers_of_numpy"]
 
 #: Bytes up to which a buffer stays in the pickle, and an array goes its library's own way.
 SMALL = 2048
@@ -69,6 +70,30 @@ def reducers_of_numpy(numpy: Any, purpose: Purpose) -> dict[type, Any]:
         numpy.ndarray: lambda value: by_name(value) or reduced(value),
         numpy.memmap: lambda value: by_name(value) or reduced_map(value),
     }
+
+
+#: numpy's bits for an array that may be written to, and for one of which its flags say so, with a warning, wrongly.
+_WRITEABLE = 0x400
+_WRITE_BITS = _WRITEABLE | 1 << 31
+
+
+def in_band(theirs: Container[type]) -> dict[type, Any]:
+    """Return the reducers of arrays whose buffers stay in the pickle, but for those that others have registered."""
+    return {} if _ndarray is None or _ndarray in theirs else {_ndarray: _reduced_in_band}
+
+
+def _reduced_in_band(array: Any) -> Any:
+    writeable = array.flags.num & _WRITE_BITS == _WRITEABLE
+    if writeable and array.dtype.isnative:
+        return array.__reduce__()
+    # Its own way would give it back in this machine's order of bytes, and writeable.
+    return _as_it_was, (array.view(array.dtype.newbyteorder("=")).copy("K"), array.dtype, writeable)
+
+
+def _as_it_was(array: Any, dtype: Any, writeable: bool) -> Any:  # noqa: FBT001
+    array = array.view(dtype)
+    array.flags.writeable = writeable
+    return array
 
 
 def _is_plain(array: Any) -> bool:
