@@ -521,7 +521,7 @@ class _Worker:
             return
         self._context(order.run, job).run(self._compute, order, job)
 
-    def _compute(self, order: Order, job: Held) -> None:
+    def _compute(self, order: Order, job: Held) -> None:  # noqa: C901  a call an item would cost more than that
         row = self._row
         compute, keys = self._inputs(order, job)
         outcomes = self._hand.take(keys, order.label, job.seed)
@@ -548,7 +548,9 @@ class _Worker:
                 result = Raised(error)
             if _forked:
                 end_child(result)
-            if type(result) is not int and id(type(result)) not in _PLAIN:
+            if type(result) is str and len(result) <= SMALL:
+                nbytes += len(result)
+            elif type(result) is not int and id(type(result)) not in _PLAIN:
                 kind = kind if kind != PLAIN else ROW if rows.begin(order.run, len(keys)) else ANSWER
                 if rows.on and id(type(result)) not in _ELSEWHERE and (data := add(result)) is not None:
                     result = data
@@ -606,14 +608,11 @@ class _Worker:
         return self._rows.add(result)
 
     def _encoded(self, box: list[Any], lent: list[Block], *, alone: bool) -> tuple[Any, int]:
-        """Make the result in this box ready to be sent, which a short text is, and a few numbers; see `encode`.
+        """Make the result in this box ready to be sent, which a few numbers are; see `encode`.
 
         ``alone``: not in a row, where bytes are what follows its primer.
         """
         kind = type(box[0])
-        if kind is str and len(box[0]) <= SMALL:
-            text = box.pop()
-            return text, len(text)
         if kind is tuple and 0 < len(box[0]) <= _TUPLE and are_numbers(box[0]):
             numbers = box.pop()
             return numbers, 8 * len(numbers)
