@@ -7,7 +7,6 @@ for one. What draws its indices when it is gone through, a sampler, is none of t
 
 from __future__ import annotations
 
-import hashlib
 import operator
 import sys
 from array import array
@@ -153,6 +152,8 @@ def checked(index: object, items: int) -> int:
 
 def digest(indices: Any) -> str:
     """Return what tells these indices from others: the same for equal ones, on every machine, in every container."""
+    import hashlib  # it brings OpenSSL, and few programs have such a list
+
     if isinstance(indices, range):
         items = number_of(indices)
         return f"range of {items} from {indices.start} by {indices.step}" if items else "range of 0"
