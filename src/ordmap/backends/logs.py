@@ -11,7 +11,6 @@ import contextlib
 import io
 import os
 import pickle
-import queue
 import socket
 import sys
 import threading
@@ -147,7 +146,8 @@ def _reduced(thing: Any) -> Any:
         return type(None), ()
     if isinstance(thing, threading.local):
         return _local, (type(thing), vars(thing))
-    if isinstance(thing, queue.Queue):
+    queue = sys.modules.get("queue")  # without it there is none
+    if queue is not None and isinstance(thing, queue.Queue):
         _refuse("its queue is emptied by a thread of the caller's")
     return NotImplemented
 
