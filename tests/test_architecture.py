@@ -32,6 +32,7 @@ FLOORS = [
         "sizes",
         "telling",
         "unwarned",
+        "when_imported",
     },
     {
         "context",
@@ -85,7 +86,6 @@ FLOORS = [
         "engine.points",
         "engine.terminal",
         "engine.wear",
-        "engine.when_imported",
     },
     {
         "engine.board",
