@@ -13,10 +13,9 @@ import random
 import re
 import tempfile
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
-
-from more_itertools import chunked
 
 from ordmap import ordered_map
 
@@ -55,7 +54,8 @@ def report(path: Path, group: int, workers: int | None) -> Sums:
     """Add up a whole log, so many lines at a time."""
     whole = Sums(*(Counter() for _ in Sums._fields))
     with gzip.open(path, "rt", encoding="utf-8", errors="replace") as log:
-        for part in ordered_map(add_up, chunked(log, group), workers=workers):
+        groups = iter(lambda: list(islice(log, group)), [])
+        for part in ordered_map(add_up, groups, workers=workers):
             for total, counted in zip(whole, part, strict=True):
                 total.update(counted)
     return whole

@@ -33,6 +33,7 @@ FLOORS = [
         "sizes",
         "telling",
         "unwarned",
+        "when_imported",
     },
     {
         "context",
@@ -86,7 +87,6 @@ FLOORS = [
         "engine.points",
         "engine.terminal",
         "engine.wear",
-        "engine.when_imported",
     },
     {
         "engine.board",

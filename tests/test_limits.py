@@ -23,7 +23,6 @@ import time
 from pathlib import Path
 
 import cloudpickle
-import more_itertools
 import pytest
 
 import ordmap
@@ -455,7 +454,7 @@ def as_nobody(folder):
         return (), ()
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is not installed")
-    modules = (ordmap, np, cloudpickle, more_itertools)
+    modules = (ordmap, np, cloudpickle)
     needed = {*(sys.base_prefix, sys.prefix, folder), *(Path(module.__file__).parents[1] for module in modules)}
     needed |= {os.path.realpath(path) for path in needed}
     hidden = {path: top for path in sorted(map(Path, needed)) if (top := closed_above(path)) is not None}

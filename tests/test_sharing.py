@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import http.client
 import logging
@@ -11,7 +12,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import threading
+import types
 import warnings
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,6 +73,40 @@ def test_a_closure_s_variable_a_global_and_a_default_are_named(database):
     exec("def deeper(index): return db\ndef work(index): return deeper(index)", there)
     assert found(there["work"]) == ["global 'db' of deeper"]
     assert found(functools.lru_cache(there["work"])) == ["global 'db' of deeper"]
+
+
+def in_the_library(monkeypatch, **fields):
+    """Return an object of a class that lies with the installed ones."""
+    there = types.ModuleType("a_library")
+    there.__file__ = f"{sysconfig.get_path('purelib')}/a_library.py"
+    monkeypatch.setitem(sys.modules, "a_library", there)
+    made = type("Engine", (), {"__module__": "a_library"})()
+    vars(made).update(fields)
+    return made
+
+
+def test_the_way_ends_where_a_library_s_own_part_begins(database, monkeypatch):
+    queue = collections.deque([in_the_library(monkeypatch, dbapi_connection=database)])
+    engine = in_the_library(monkeypatch, pool=in_the_library(monkeypatch, _pool=queue))
+    assert found(Records(it=engine)) == ["Records.it"]
+    assert found(Records(it=Records(it=engine))) == ["Records.it.it"]
+    assert found(Records(it={"main": [engine]})) == ["Records.it['main'][0]"]
+    assert found(Records(it=[queue])) == ["Records.it[0][0]"]
+    assert found(lambda index: (index, engine)) == [f"closure variable 'engine' of {COMPUTING}"]
+
+
+COMPUTING = "test_the_way_ends_where_a_library_s_own_part_begins.<locals>.<lambda>"
+
+
+def test_a_library_s_attribute_that_the_user_s_code_names_is_in_the_way(database, monkeypatch):
+    class Named(Records):
+        def used(self, index):
+            return index, self.it.main
+
+    for it in (types.SimpleNamespace(main=database), in_the_library(monkeypatch, main=database)):
+        assert [way.rpartition(".")[2] for way in found(Named(it=it))] == ["main"]
+        assert found(Records(it=it)) == ["Records.it"]
+    assert found(Records(it=Records(it=types.SimpleNamespace(main=database)))) == ["Records.it.it"]
 
 
 def test_what_the_items_do_not_use_is_no_concern(database):

@@ -49,6 +49,28 @@ print("once")
     assert finished(path) == (0, "once\n", "")
 
 
+@pytest.mark.parametrize("backend", KINDS)
+def test_ctrl_c_is_the_caller_s_and_sigterm_a_worker_s_end_whatever_the_caller_makes_of_them(script, backend):
+    path = script(
+        f"""
+import os, signal, subprocess, sys
+from ordmap import ordered_map
+{making(backend)}
+PRINT = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+
+def work(n):
+    os.kill(os.getpid(), signal.SIGINT)
+    run = subprocess.run([sys.executable, "-c", PRINT], stdout=subprocess.PIPE, text=True)
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, run.stdout.strip()
+
+for one in (signal.SIG_IGN, lambda *_: None):
+    signal.signal(signal.SIGTERM, one)
+    print(*list(ordered_map(work, range(2), backend=backend)))
+"""
+    )
+    assert finished(path) == (0, "(True, 'False') (True, 'False')\n" * 2, "")
+
+
 def test_what_an_item_or_the_initializer_handles_is_its_own(script):
     path = script(
         """

@@ -19,16 +19,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ordmap import real_time as time
 from ordmap.item import InHand
 from ordmap.rng import key_of, word_of
 from ordmap.shielded import passes
 from ordmap.unwarned import fork
-
-if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
+from ordmap.when_imported import Finder
 
 __all__ = [
     "begin_in_fork",
@@ -300,44 +298,14 @@ def _give_back(setting: _Setting, finder: _Finder) -> None:
 # Those that are imported in the midst of an item
 
 
-class _Finder:
-    """Among the interpreter's finders: has a global generator that is first imported by an item be set for it."""
+class _Finder(Finder):
+    """Has a global generator that an item is the first to import be set for that: for an outer one before an inner."""
 
     def __init__(self, setting: _Setting) -> None:
+        super().__init__(_GLOBALS)
         self._setting = setting
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname not in _GLOBALS or self not in sys.meta_path:
-            return None
-        # Those behind it: among them may be that of an outer item, whose turn is before ours.
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
-            spec = finder.find_spec(fullname, path, target) if hasattr(finder, "find_spec") else None
-            if spec is not None:
-                if spec.loader is not None:
-                    loader: Any = _SettingLoader(spec.loader, self._setting)
-                    spec.loader = loader
-                return spec
-        return None
-
-
-class _SettingLoader:
-    """Loads a module as its own loader does, and sets its generator for the item that has it imported."""
-
-    def __init__(self, loader: Any, setting: _Setting) -> None:
-        self._loader = loader
-        self._setting = setting
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        made: ModuleType | None = self._loader.create_module(spec)
-        return made
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        module.__loader__ = self._loader
-        self._loader.exec_module(module)
+    def loaded(self, module: ModuleType) -> None:
         kind, setting = _GLOBALS[module.__name__], self._setting
         if setting.is_due and hasattr(module, kind.has):
             if setting.saved is not None:

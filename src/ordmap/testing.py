@@ -89,7 +89,7 @@ class Journal:
 
 
 #: Who asks for items, in a loop's own context.
-_asking: ContextVar[str] = ContextVar("ordmap testing", default="nobody")
+_asking: ContextVar[str] = ContextVar("ordmap testing", default="unnamed")
 
 
 def _who_asks(_: int) -> str:
@@ -217,7 +217,7 @@ class SlottedError(Exception):
 
 @dataclass(frozen=True)
 class FrozenError(Exception):
-    """An exception that lets nobody set anything."""
+    """An exception whose attributes no code may set."""
 
     code: int
 
@@ -354,7 +354,7 @@ class BackendContract:
             return set(ordered_map(_who_asks, range(20), backend=backend))
 
         callers = ("one", None, "other")
-        assert [copy_context().run(seen, caller) for caller in callers] == [{"one"}, {"nobody"}, {"other"}]
+        assert [copy_context().run(seen, caller) for caller in callers] == [{"one"}, {"unnamed"}, {"other"}]
 
     # bounded, filled, lazy
 

@@ -14,6 +14,7 @@ import lmdb
 import numpy as np
 import pytest
 import requests
+import sqlalchemy
 
 from ordmap import Processes, ordered_imap
 
@@ -114,6 +115,19 @@ def test_an_lmdb_environment_is_named(tmp_path):
         rows = Rows(environment, lambda environment, index: index)
         with pytest.warns(RuntimeWarning, match=r"Rows\.source \(an LMDB environment\)"):
             assert list(ordered_imap(rows, workers=2)) == list(range(NUMBER))
+
+
+@pytest.mark.parametrize("pool", [None, sqlalchemy.pool.StaticPool, sqlalchemy.pool.SingletonThreadPool])
+def test_an_engine_is_named_as_the_program_does(tmp_path, pool):
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/rows.db", poolclass=pool)
+    try:
+        with engine.connect():
+            pass
+        rows = Rows({"main": engine}, lambda engines, index: index)
+        with pytest.warns(RuntimeWarning, match=r": Rows\.source\['main'\] \(a database connection\)\. Open"):
+            assert list(ordered_imap(rows, workers=2)) == list(range(NUMBER))
+    finally:
+        engine.dispose()
 
 
 def test_a_grpc_channel_is_named():

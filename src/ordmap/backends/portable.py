@@ -36,6 +36,7 @@ from ordmap.errors import BackendUnavailableError
 from ordmap.generators import differ_where_inherited
 from ordmap.imports import begins, refuse_workers_in_imports
 from ordmap.interrupts import came_by_a_signal
+from ordmap.signalled import take_own
 from ordmap.surroundings import Surroundings
 from ordmap.unwarned import unwarned
 from ordmap.vocabulary import Vocabulary
@@ -427,9 +428,7 @@ spawn.get_preparation_data = _preparation_data_without_main
 @begins
 def _begin_worker(pickled: bytes | None, life: Life = Life()) -> None:  # noqa: B008  it can't be changed
     """Make a new process a worker."""
-    # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by programs an item runs.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    take_own()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_parent()

@@ -12,6 +12,7 @@ import functools
 import itertools
 import opcode
 import os
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -87,10 +88,17 @@ class Reached:
         self._parent = parent
 
     def __str__(self) -> str:
-        """Return how a program writes the way, such as ``Records.session``."""
-        if self._label[:1] not in ".[" or self._parent is None:
-            return self._label
-        return f"{self._parent}{self._label}"
+        """Return how a program writes the way, such as ``Records.session``, without what a library has inside."""
+        way = [self]
+        while way[-1]._label[:1] in ".[" and way[-1]._parent is not None:
+            way.append(way[-1]._parent)
+        way.reverse()
+        return "".join(one._label for one in itertools.takewhile(Reached._is_written, way))
+
+    def _is_written(self) -> bool:
+        """Whether the last step is the user's: to an attribute of an object of his, or one that his code names."""
+        parent, label = self._parent, self._label
+        return label[:1] != "." or parent is None or label[1:] in self.names or _is_users(type(parent.thing))
 
 
 def reached(roots: Iterable[object], looks: int, breadth: int) -> Iterator[Reached]:
@@ -212,8 +220,10 @@ _METHODS = frozenset(map(id, (staticmethod, classmethod)))
 def _attributes(thing: object) -> Iterator[tuple[str, object]]:
     for kind in type(thing).__mro__[:-1]:
         place = vars(kind).get("__dict__")
-        if type(place) is types.GetSetDescriptorType:  # and no stand-in's own idea of it
-            yield from _some(place.__get__(thing))
+        # And no stand-in's own idea of it. The second is that of a `types.SimpleNamespace`.
+        if isinstance(place, types.GetSetDescriptorType | types.MemberDescriptorType):
+            fields = place.__get__(thing)
+            yield from _some(fields) if type(fields) is dict else ()  # a C class may have none
             break
     for kind in type(thing).__mro__[:-1]:
         slots = vars(kind).get("__slots__", ())
@@ -291,6 +301,13 @@ def _names(code: types.CodeType) -> frozenset[str]:
 def _is_own(path: str) -> bool:
     """Whether a file of code is the user's own."""
     return not path.startswith(_NOT_OWN) and "/site-packages/" not in path and "/dist-packages/" not in path
+
+
+def _is_users(kind: type) -> bool:
+    """Whether a class is the user's own."""
+    if kind.__module__ in sys.builtin_module_names:
+        return False
+    return _is_own(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
 
 
 #: Where the standard library's code lies, and ours.

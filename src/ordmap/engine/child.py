@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-from ordmap.engine.when_imported import when_imported
+from ordmap.when_imported import when_imported
 
 __all__ = ["Introduction", "Parent", "become_child", "run_exit_functions"]
 

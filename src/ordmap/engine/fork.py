@@ -34,7 +34,7 @@ from ordmap.errors import BackendUnavailableError
 from ordmap.generators import begin_in_fork
 from ordmap.imports import refuse_workers_in_imports
 from ordmap.shielded import give_way, hearing, noted
-from ordmap.signalled import handled, leave_to_caller
+from ordmap.signalled import handled, leave_to_caller, take_own
 from ordmap.unwarned import fork
 
 if TYPE_CHECKING:
@@ -209,9 +209,7 @@ def _be_worker(seat: Seat, legacy: _Legacy, *, recorded: bool) -> None:
             seat.last_words.record_from_now_on()
         seat.last_words.tell_of_crashes()
         signal.set_wakeup_fd(-1)
-        # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        take_own()
         leave_to_caller(handled())
         _signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they waited for the caller's sake, see `Crew`
         disown()

@@ -34,6 +34,7 @@ from ordmap.errors import BackendUnavailableError
 from ordmap.imports import refuse_workers_in_imports, works
 from ordmap.interrupts import came_by_a_signal
 from ordmap.shielded import shielded
+from ordmap.signalled import take_own
 from ordmap.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -131,9 +132,7 @@ def main(  # noqa: PLR0917  what a command line says
     leash_end = socket.socket(fileno=leash)
     leashed(leash_end)
     let_go_of_terminal()
-    # Ctrl-C is the caller's. A handler that does nothing, since "ignore" would be inherited by what an item runs.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a worker heeds it also where the caller ignores it
+    take_own()
     _signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the caller has them all wait while it starts workers
     board = Board(workers, board_file)
     os.close(board_file)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ordmap import real_time as time
-from ordmap.engine.when_imported import when_imported
+from ordmap.when_imported import when_imported
 
 __all__ = ["PATIENCE", "callers_tracker", "held", "outlive_workers", "tracker_kept"]
 
