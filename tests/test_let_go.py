@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import itertools
 
 import pytest
 
 from ordmap import ParallelDataset, mapped, ordered_imap, ordered_map
+from ordmap.testing import wait_until
 
 BACKENDS = pytest.mark.parametrize(
     "options",
@@ -163,6 +165,50 @@ def test_nor_after_an_index_that_is_none(options, bad):
             list(ordered_imap(range(10), indices=iter([1, bad, 2]), **options))
         except (TypeError, IndexError):
             return
+
+    assert garbage_of(run) == []
+
+
+class Raising:
+    """An iterator whose frames are those of a function, as a generator's are from Python 3.12 on."""
+
+    def __init__(self, raised):
+        self._raised = raised
+        self._numbers = iter(range(3))
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        for number in self._numbers:
+            return number
+        self._raised.touch()
+        raise LookupError
+
+
+def raising(raised):
+    yield from range(3)
+    raised.touch()
+    raise LookupError
+
+
+@pytest.mark.parametrize("backend", ["processes", "threads"])
+@pytest.mark.parametrize("source", [Raising, raising])
+@pytest.mark.parametrize("order", [False, True], ids=["source", "indices"])
+def test_nor_where_the_loop_is_closed_before_the_turn_of_an_error(backend, source, order, tmp_path):
+    raised = tmp_path / "raised"
+
+    def wait(number):
+        wait_until(raised.exists, "the source raises")
+        return number
+
+    def run():
+        raised.unlink(missing_ok=True)
+        items, more = (mapped(wait, range(9)), {"indices": source(raised)}) if order else (source(raised), {})
+        make = ordered_imap if order else functools.partial(ordered_map, wait)
+        with make(items, workers=2, backend=backend, prefetch=8, chunksize=1, **more) as results:
+            assert next(results) == 0
+        assert raised.exists()
 
     assert garbage_of(run) == []
 

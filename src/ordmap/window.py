@@ -345,6 +345,7 @@ class Window:
         self._handed_back.clear()
         self._settle()
         self._counted = 0
+        self._source_error = None  # whose frames hold ours
         self._source.close()
 
     def first_missing(self) -> int | None:

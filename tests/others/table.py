@@ -3,8 +3,9 @@
 A program is a script of a user's, in a folder that says where it uses a library: *before* the loop, *held* by the
 dataset, *around* the loop, *inside* an item, *beside* the loop. It takes a backend's name and fails where an answer is
 not that of `map`. Its docstring begins with the distributions that it needs and what it does (``polars: …``); lines
-after it say what a user writes (``Write: …``), why a backend is not tried (``Not threads: …``), and where such a
-program was reported. Each run is a fresh interpreter whose output goes to a pipe.
+after it say what a user writes (``Write: …``), why a backend is not tried (``Not threads: …``), since which version of a
+library it needs fresh interpreters, where older ones don't (``Fresh since: av 19``), and where such a program was
+reported. Each run is a fresh interpreter whose output goes to a pipe.
 
 ``python -m tests.others.table [NAME…]`` runs all programs, or these, and writes their rows of the page anew. What isn't
 installed keeps the row that it has.
@@ -27,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+from packaging.version import Version
 
 PROGRAMS = Path(__file__).parent / "programs"
 PAGE = Path(__file__).parents[2] / "docs" / "with-others.md"
@@ -50,6 +52,9 @@ KINDS = {
 #: What a shell may have set, and a user's program would be another with.
 _OF_THE_SHELL = {"PYTHONUNBUFFERED", "PYTHONWARNINGS"}
 
+#: The word for one that works since there was no fork.
+BY_FRESH = "works by fresh interpreters"
+
 #: How an outcome begins that no program may have.
 FAULTS = ("hangs", "wrong", "leaves", "dies")
 
@@ -63,6 +68,7 @@ class Program:
     does: str
     write: str
     not_tried: dict[str, str]
+    fresh_since: tuple[str, str] | None
 
     @classmethod
     def at(cls, path: Path) -> Program:
@@ -75,6 +81,7 @@ class Program:
             " ".join(does.split()),
             says["Write"],
             {backend: says[f"Not {backend}"] for backend in BACKENDS if f"Not {backend}" in says},
+            tuple(says["Fresh since"].split()) if "Fresh since" in says else None,
         )
 
     @property
@@ -90,6 +97,15 @@ class Program:
         return (
             ", ".join(f"{name} {version(name)}" for name in self.distributions) or f"Python {platform.python_version()}"
         )
+
+    def expected(self, backend: str, told: str) -> str:
+        """Return the word for what comes out with these versions, where the page has ``told`` of some versions."""
+        word = told.partition(": ")[0]
+        if self.fresh_since is None or backend != "processes":
+            return word
+        name, since = self.fresh_since
+        assert word in {"works", BY_FRESH}
+        return BY_FRESH if Version(version(name)) >= Version(since) else "works"
 
     def _lacking(self) -> list[str]:
         """Return what it needs and is not installed."""
@@ -181,7 +197,7 @@ def _in_words(code: int, said: str) -> str:
         return f"refused: {told}" if name.startswith("ordmap.") else f"wrong: {told}"
     if others:
         return f"warned: {_sentence(others[0])}"
-    return f"works by fresh interpreters: {_sentence(fresh[0])}" if fresh else "works"
+    return f"{BY_FRESH}: {_sentence(fresh[0])}" if fresh else "works"
 
 
 def _sentence(text: str) -> str:

@@ -17,6 +17,8 @@ import requests
 import sqlalchemy
 
 from ordmap import Processes, ordered_imap
+from ordmap.backends import forking
+from ordmap.testing import wait_until
 
 #: They keep threads and connections for as long as the program runs.
 pytestmark = pytest.mark.others_workers
@@ -130,13 +132,16 @@ def test_an_engine_is_named_as_the_program_does(tmp_path, pool):
         engine.dispose()
 
 
-def test_a_grpc_channel_is_named():
+def test_a_grpc_channel_is_named_and_so_are_the_threads_that_a_fork_lacks(monkeypatch):
+    monkeypatch.setattr(forking, "_told", set())  # each is told of once
     with grpc.insecure_channel("localhost:1") as channel:
-        rows = Rows(channel, lambda channel, index: index)
-        iterator = ordered_imap(rows, workers=2)
-        # Where its threads run by now, that is said, too: such a channel can't be sent to fresh interpreters.
+        wait_until(forking.objection_to_fork, "gRPC's threads run")
+        iterator = ordered_imap(Rows(channel, lambda channel, index: index), workers=2)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             next(iterator)
-        assert any("Rows.source (a gRPC channel)" in str(one.message) for one in told)
         iterator.close()
+        # Such a channel can't be sent to fresh interpreters.
+        threads, shared = (str(one.message) for one in told)
+        assert threads.startswith(f"{forking.objection_to_fork().reason}: backend='processes' forks nevertheless")
+        assert ": Rows.source (a gRPC channel). Open" in shared

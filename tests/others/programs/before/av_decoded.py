@@ -1,6 +1,7 @@
 """av: Frames of a video are converted before the loop, and by each item.
 
-Write: as it is, in the main thread
+Write: as it is, in the main thread; from PyAV 19 on it works by fresh interpreters
+Fresh since: av 19
 """
 
 import sys
