@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("numpy")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")]
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

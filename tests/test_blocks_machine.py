@@ -18,7 +18,7 @@ import ordmap
 from ordmap import Processes, ordered_imap
 from ordmap.engine import available
 
-pytestmark = pytest.mark.skipif(not available(), reason="the engine is for Linux")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not available(), reason="the engine is for Linux")]
 
 LENGTH = 60
 SIZES = (100, 1000, 5000, 5000, 70_000)

@@ -315,6 +315,7 @@ def test_a_result_too_deep_to_be_pickled_costs_its_own_item(make):
     assert isinstance(error, RemoteError)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_result_of_3_gb_among_small_ones():
     if psutil.virtual_memory().available < 10 << 30:

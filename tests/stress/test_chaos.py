@@ -11,6 +11,7 @@ from ordmap.engine import available
 
 pytestmark = [
     pytest.mark.stress,
+    pytest.mark.long,
     pytest.mark.skipif(not available(), reason="the engine is for Linux"),
     pytest.mark.timeout(0),  # it may be asked to take hours
 ]
