@@ -535,6 +535,40 @@ def test_members_of_enums_and_typed_dictionaries(script, backend):
     assert "all is well" in run(script(MEMBERS), backend)
 
 
+#: A worker may have met the first of two classes of one name alone.
+OLD = """
+import sys
+from ordmap import Processes, Spawn, ordered_map
+from ordmap.backends import portable
+
+def both(make, known):
+    exec("class A: gain = 1", globals())
+    old = A
+    with make(1) as pool:
+        if known:
+            assert [type(it) for it in ordered_map(lambda i: make_one(), range(2), backend=pool)] == [old] * 2
+        else:
+            list(ordered_map(abs, [1], backend=pool))
+        exec("class A: gain = 2", globals())
+        for _ in range(2):
+            for it, gain in ordered_map(lambda it: (it, it.gain), [old(), old()], backend=pool):
+                assert type(it) is old and gain == 1, (type(it) is A, gain)
+        assert [(type(it) is A, it.gain) for it in ordered_map(lambda i: make_one(), range(2), backend=pool)] == [(True, 2)] * 2
+        assert [type(it) for it in ordered_map(lambda it: it, [old(), A()], backend=pool)] == [old, A]
+
+def make_one(): return A()
+makes = {"processes": Processes, "spawn": Spawn, "portable processes": portable.Processes, "portable spawn": portable.Spawn}
+for known in True, False:
+    both(makes[sys.argv[1]], known)
+print("all is well")
+"""
+
+
+@pytest.mark.parametrize("backend", OURS)
+def test_what_is_of_a_class_whose_name_has_another_by_now_stays_so(script, backend):
+    assert "all is well" in run(script(OLD), backend)
+
+
 BY_REFERENCE = """
 import sys, threading
 from ordmap import Processes, Spawn, ordered_map

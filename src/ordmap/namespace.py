@@ -285,6 +285,11 @@ def complete_class(
     _begun.discard(mark)
     cloudpickle._class_setstate(kind, (attributes, {}))
     _told.update({(mark, name): digest for name, digest in digests.items() if digest is not None and not place.back})
+    own: str = kind.__qualname__
+    if place.name is None and not place.back and place.space().get(own) is kind:
+        # The caller has another thing under its name by now: a result that names it would come back as that.
+        del place.space()[own]
+        _told.pop((place.module, own), None)
     if _keeps and place.name is not None and not place.back:
         sys.modules.setdefault(place.module, sys.modules["__main__"])
         place.tell(kind)
