@@ -16,6 +16,7 @@ SOURCE = Path(ordmap.__file__).parent
 FLOORS = [
     {
         "dataset",
+        "enums",
         "errors",
         "frames",
         "interrupts",

@@ -362,6 +362,213 @@ def test_kinds_of_classes_and_functions(script, backend):
     assert "all is well" in run(script(KINDS), backend)
 
 
+#: Enums whose constructors don't take what their members have, and typed dictionaries.
+MEMBERS = r"""
+import abc, dataclasses, datetime, decimal, enum, functools, sys, typing
+from ordmap import ordered_map, Processes, Spawn
+from ordmap.backends import portable
+@dataclasses.dataclass(frozen=True)
+class Data:
+    size: str
+    legs: int
+class Creature(Data, enum.Enum):
+    BEETLE = "small", 6
+    DOG = "medium", 4
+class Slotted:
+    __slots__ = ("a", "__hidden")
+    def __init__(self, a): self.a = self.__hidden = a
+    def hidden(self): return self.__hidden
+class InSlots(Slotted, enum.Enum):
+    def __new__(cls, a): it = object.__new__(cls); it._value_ = a; return it
+    ONE = 1
+class Pair(typing.NamedTuple):
+    x: int
+    y: int
+class Pairs(Pair, enum.Enum):
+    A = 1, 2
+class Coord(bytes, enum.Enum):
+    def __new__(cls, value, label):
+        it = bytes.__new__(cls, [value]); it._value_ = value; it.label = label; return it
+    PX = 0, "P.X"
+    PY = 1, "P.Y"
+    ALSO = 1, "P.Y"
+class Period(datetime.timedelta, enum.Enum):
+    DAY = 1
+    WEEK = 7
+class Day(datetime.date, enum.Enum):
+    FIRST = 2020, 1, 1
+class At(datetime.datetime, enum.Enum):
+    FIRST = 2020, 1, 1
+class Price(decimal.Decimal, enum.Enum):
+    A = "1.5"
+    def __str__(self): return "price"
+class Text(str, enum.Enum):
+    A = "a"
+    def __str__(self): return "text " + self.value
+class Op(enum.Enum):
+    def add(a, b): return a + b
+    ADD = enum.member(add)
+    MUL = enum.member(lambda a, b: a * b)
+    PART = functools.partial(add, 1)
+    def __call__(self, *a): return self.value(*a)
+class Unique(enum.Enum):
+    A = object()
+    B = object()
+    NAN = float("nan")
+class Unhashable(enum.Enum):
+    A = [1]
+    B = {"x": [2]}
+    ALIAS = [1]
+class Lists(list, enum.Enum):
+    A = [1, 2]
+class Perm(enum.Flag):
+    R = 4; W = 2; X = 1
+    RW = 6
+    def both(self): return self | OTHERS
+OTHERS = Perm.R | Perm.X
+class Kept(enum.IntFlag, boundary=enum.KEEP):
+    A = 1; B = 2
+class Base(enum.Enum):
+    @property
+    def upper(self): return self.name.upper()
+    @classmethod
+    def default(cls): return cls(cls._default)
+    @property
+    def red(self): return "of the base"
+class Sub(Base):
+    _ignore_ = ["z"]
+    red = 1
+    blue = 2
+    cyan = blue
+    @classmethod
+    def _missing_(cls, value): return cls.red
+    def other(self): return Sub.blue if self is Sub.red else Sub.red
+    by = functools.cached_property(lambda self: self.name)
+class Meta(abc.ABCMeta, enum.EnumMeta): pass
+class Meta2(enum.EnumMeta, abc.ABCMeta):
+    def __new__(mcls, *a, extra=None, **kw):
+        it = super().__new__(mcls, *a, **kw); it.extra = extra or getattr(it, "extra", None); return it
+class Abs(abc.ABC):
+    @abc.abstractmethod
+    def f(self): ...
+class AbsE(Abs, enum.Enum, metaclass=Meta):
+    A = 1
+    def f(self): return 1
+class AbsE2(Abs, enum.Enum, metaclass=Meta2, extra="x"):
+    A = 1
+    def f(self): return type(self).extra
+class Auto(enum.StrEnum):
+    @staticmethod
+    def _generate_next_value_(name, *a): return name.lower() + "!"
+    ONE = enum.auto()
+    TWO = enum.auto()
+Fun = enum.Enum("Fun", "A B C")
+class Refer(enum.Enum):
+    EARTH = Data("x", 3)
+    def __init__(self, data): self.data = data; self.me = self
+    labels = enum.nonmember({})
+Refer.labels[Refer.EARTH] = "earth"
+Unique.first = Unique.A
+class Outer:
+    class Inner(enum.Enum):
+        A = (1, 2)
+        def __init__(self, a, b): self.sum = a + b
+def local():
+    class Local(Data, enum.Enum):
+        A = "x", 1
+    return Local
+Local = local()
+enums = [Creature, InSlots, Pairs, Coord, Period, Day, At, Price, Text, Op, Unique, Unhashable, Lists, Perm, Kept, Sub, AbsE, AbsE2, Auto, Fun, Refer, Outer.Inner, Local]
+members = [one for kind in enums for one in kind.__members__.values() if kind is not Unique and one is not Op.PART] + [Perm.R | Perm.W | Perm.X, Perm.R | Perm.X, Kept(8), ~Perm.R]
+def same(one): return one
+def there(i): return members[i]
+def about(one):
+    kind = type(one)
+    has = {k: v for k, v in vars(one).items() if k not in ("_value_", "_inverted_", "by")}
+    return (has, list(kind.__members__), [m.name for m in kind], isinstance(one, kind), kind.__name__, type(one) is Coord or repr(one).partition(" at ")[0],
+      str(one).partition(" at ")[0], kind.__qualname__, kind.__module__, one.name not in kind.__members__ or kind[one.name] is one, one.value != one.value or not isinstance(one.value, (int, str, bytes)) or kind(one.value) is one)
+def more(_):
+    return (Op.ADD(1, 2), Op.MUL(2, 3), Op.PART(2), Sub.red.other() is Sub.blue, Sub(77) is Sub.red, Sub["cyan"] is Sub.blue, Sub.blue.upper, Sub.blue.by,
+     Perm.W.both(), Perm(7) is Perm.R | Perm.W | Perm.X, ~Perm.R, AbsE2.A.f(), AbsE.A.f(), isinstance(AbsE.A, Abs), issubclass(AbsE, Abs), Refer.labels[Refer.EARTH], Refer.EARTH.me is Refer.EARTH,
+     Price.A + 1, Period.DAY + Period.WEEK, Coord(1) is Coord.ALSO, InSlots.ONE.a, InSlots.ONE.hidden(), Creature.DOG.legs, Pairs.A.y, Unhashable([1]) is Unhashable.ALIAS, Lists.A[1], Unique.first is Unique.A, Outer.Inner.A.sum, Fun(3), Kept(9), list(Perm), Text.A + "b", At.FIRST.year, Day.FIRST.isoformat())
+class TD(typing.TypedDict, total=False):
+    'A doc.'
+    x: int
+class TD2(TD):
+    y: "str"
+    z: typing.NotRequired[list[int]]
+T = typing.TypeVar("T")
+class TDG(typing.TypedDict, typing.Generic[T]):
+    a: T
+class TDS(TDG[int]):
+    b: TD
+    me: "TDS"
+TDF = typing.TypedDict("TDF", {"in": int, "x-y": typing.Required[str]}, total=False)
+def typed(_):
+    return ([(k.__required_keys__, k.__optional_keys__, k.__total__, typing.get_type_hints(k), k.__doc__, k.__module__, k.__qualname__, typing.is_typeddict(k), k.__name__) for k in (TD, TD2, TDG, TDS, TDF)], TD(x=1), TD2(x=1, y=""), TDG[int](a=1), TDS.__orig_bases__, TDG.__parameters__)
+def main(which):
+    for name in which:
+        make = {"processes": Processes, "spawn": Spawn, "portable processes": portable.Processes, "portable spawn": portable.Spawn}[name]
+        bad = []
+        with make(2) as pool:
+            for loop in range(2):
+                for what, got, wanted in [("inputs", ordered_map(same, members, backend=pool, on_error="return"), members), ("globals", ordered_map(there, range(len(members)), backend=pool, on_error="return"), members)]:
+                    for g, w in zip(got, wanted):
+                        if g is not w: bad.append((what, w, g, getattr(g, "error", None)))
+                for g, w in zip(ordered_map(about, members, backend=pool, on_error="return"), members):
+                    if g != about(w): bad.append(("about", w, g, about(w)))
+                got = list(ordered_map(more, [0], backend=pool))[0]
+                for a, b in zip(got, more(0), strict=True):
+                    if a != b: bad.append(("more", a, b))
+                got = list(ordered_map(typed, [0], backend=pool))[0]
+                for a, b in zip(got, typed(0), strict=True):
+                    if a != b: bad.append(("typed", a, b))
+        assert not bad, (name, bad)
+if __name__ == "__main__":
+    main(sys.argv[1:])
+    print("all is well")
+"""
+
+
+@pytest.mark.parametrize("backend", OURS)
+def test_members_of_enums_and_typed_dictionaries(script, backend):
+    assert "all is well" in run(script(MEMBERS), backend)
+
+
+#: A worker may have met the first of two classes of one name alone.
+OLD = """
+import sys
+from ordmap import Processes, Spawn, ordered_map
+from ordmap.backends import portable
+
+def both(make, known):
+    exec("class A: gain = 1", globals())
+    old = A
+    with make(1) as pool:
+        if known:
+            assert [type(it) for it in ordered_map(lambda i: make_one(), range(2), backend=pool)] == [old] * 2
+        else:
+            list(ordered_map(abs, [1], backend=pool))
+        exec("class A: gain = 2", globals())
+        for _ in range(2):
+            for it, gain in ordered_map(lambda it: (it, it.gain), [old(), old()], backend=pool):
+                assert type(it) is old and gain == 1, (type(it) is A, gain)
+        assert [(type(it) is A, it.gain) for it in ordered_map(lambda i: make_one(), range(2), backend=pool)] == [(True, 2)] * 2
+        assert [type(it) for it in ordered_map(lambda it: it, [old(), A()], backend=pool)] == [old, A]
+
+def make_one(): return A()
+makes = {"processes": Processes, "spawn": Spawn, "portable processes": portable.Processes, "portable spawn": portable.Spawn}
+for known in True, False:
+    both(makes[sys.argv[1]], known)
+print("all is well")
+"""
+
+
+@pytest.mark.parametrize("backend", OURS)
+def test_what_is_of_a_class_whose_name_has_another_by_now_stays_so(script, backend):
+    assert "all is well" in run(script(OLD), backend)
+
+
 BY_REFERENCE = """
 import sys, threading
 from ordmap import Processes, Spawn, ordered_map

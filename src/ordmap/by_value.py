@@ -20,7 +20,7 @@ from typing import Any, NewType, ParamSpec, TypeVar, TypeVarTuple
 
 from cloudpickle import cloudpickle
 
-from ordmap import marks, namespace, places
+from ordmap import enums, marks, namespace, places
 from ordmap.digest import digest_of
 from ordmap.names import SCRIPT, importable, names_here
 from ordmap.namespace import INHERITED, News, Place
@@ -179,15 +179,22 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             return self._inherited(kind, self._beneath(*kind.__mro__))
         build, arguments, (attributes, _), *_ = reduced
         mark = arguments[-2]
-        if build is cloudpickle._make_skeleton_class:
-            metaclass, name, _, keywords, *rest = arguments
-            body = {**keywords, **_in_the_body(kind), "__qualname__": kind.__qualname__}
-            arguments = metaclass, name, kind.__bases__, body, *rest
+        metaclass, name, bases = type(kind), kind.__name__, kind.__bases__
+        body = {**_in_the_body(kind), "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+        members = None
+        if issubclass(kind, Enum):
+            own, *rest = enums.plan(kind)
+            build, arguments = namespace.tracked, (mark, enums.make, metaclass, name, bases, {**body, **own}, *rest)
+            attributes, members = _enum_attributes(kind), enums.state(kind)
+        elif metaclass.__name__ == _TYPED:
+            build, arguments = namespace.tracked, (mark, namespace.bare, metaclass, name, bases, body)
+        else:
+            arguments = metaclass, name, bases, {**arguments[3], **body}, *arguments[4:]
         attributes = {name: value for name, value in attributes.items() if type(value) is not MemberDescriptorType}
         digests = {name: None if self._back else digest_of(value) for name, value in attributes.items()}
         module = kind.__module__
         place = self._place(module, vars(sys.modules[module]) if names_here(kind) else {}, kind, kind.__qualname__)
-        state = mark, place, attributes, digests, _member_states(kind)
+        state = mark, place, attributes, digests, members
         known = mark, marks.whereabouts(kind)
         return namespace.begin_class, (*known, build, *arguments), state, None, None, namespace.complete_class
 
@@ -239,6 +246,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             return NotImplemented
         if kind in copyreg.dispatch_table:
             return NotImplemented
+        if issubclass(kind, Enum) and enums.is_member(value):
+            return enums.member, (kind, value._name_)
         reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         if type(reduced) is not str:
             return reduced
@@ -254,6 +263,9 @@ _COMPLETE = namespace.complete_function
 
 #: How cloudpickle begins a class that goes by value.
 _SKELETONS = frozenset({cloudpickle._make_skeleton_class, cloudpickle._make_skeleton_enum})
+
+#: The metaclass of typed dictionaries, in `typing` and in `typing_extensions`: called, it wants bases that these lose.
+_TYPED = "_TypedDictMeta"
 
 #: The code of all functions that `functools.singledispatch` makes.
 _GENERIC = getattr(functools.singledispatch(lambda _: None), "__code__")  # noqa: B009  it is more than its type says
@@ -355,13 +367,10 @@ def _empty_cells(function: FunctionType) -> Any:
     return None if cells is None else tuple(cloudpickle._make_empty_cell() for _ in cells)
 
 
-def _member_states(kind: type) -> dict[str, dict[str, Any]]:
-    """Return what the members of an enum have beside their names and values, where the class gives them more."""
-    if not issubclass(kind, Enum):
-        return {}
-    own = {"_name_", "_value_", "__objclass__", "_sort_order_"}
-    states = {name: {at: it for at, it in vars(one).items() if at not in own} for name, one in kind.__members__.items()}
-    return {name: state for name, state in states.items() if state}
+def _enum_attributes(kind: type[Enum]) -> dict[str, Any]:
+    """Return what an enum has beside its members."""
+    attributes, _ = cloudpickle._class_getstate(kind)
+    return {name: one for name, one in attributes.items() if name not in enums.ATTENDED | kind._member_map_.keys()}
 
 
 def _in_the_body(kind: type) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, NamedTuple
 
+from ordmap import enums
 from ordmap.marks import Whereabouts, found
 from ordmap.names import SCRIPT
 
@@ -24,6 +25,7 @@ __all__ = [
     "INHERITED",
     "News",
     "Place",
+    "bare",
     "begin_class",
     "cached",
     "complete_class",
@@ -241,6 +243,11 @@ def complete_inherited(_: Any, news: News) -> None:
     tell(news)
 
 
+def bare(metaclass: type, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
+    """Return a class without all that it has, past its metaclass's own way to make one."""
+    return type.__new__(metaclass, name, bases, body)
+
+
 #: Classes by value that were begun, and have not all that they have.
 _begun: set[str] = set()
 
@@ -258,15 +265,15 @@ def begin_class(mark: str, where: Whereabouts | None, build: Callable[..., type]
 
 
 def complete_class(
-    kind: Any, state: tuple[str, Place, dict[str, Any], dict[str, bytes | None], dict[str, dict[str, Any]]]
+    kind: Any, state: tuple[str, Place, dict[str, Any], dict[str, bytes | None], enums.State | None]
 ) -> None:
     """Give a class what its caller has told of it, but for what it knows already; see `Place`."""
     from cloudpickle import cloudpickle
 
     mark, place, attributes, digests, members = state
     if mark in _begun:
-        for name, own in members.items():
-            vars(kind.__members__[name]).update(own)
+        if members is not None:
+            enums.complete(kind, members)
     else:
         if place.back:
             return
@@ -278,6 +285,11 @@ def complete_class(
     _begun.discard(mark)
     cloudpickle._class_setstate(kind, (attributes, {}))
     _told.update({(mark, name): digest for name, digest in digests.items() if digest is not None and not place.back})
+    own: str = kind.__qualname__
+    if place.name is None and not place.back and place.space().get(own) is kind:
+        # The caller has another thing under its name by now: a result that names it would come back as that.
+        del place.space()[own]
+        _told.pop((place.module, own), None)
     if _keeps and place.name is not None and not place.back:
         sys.modules.setdefault(place.module, sys.modules["__main__"])
         place.tell(kind)

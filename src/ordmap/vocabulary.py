@@ -105,6 +105,8 @@ class Vocabulary:
         name, _, inner = thing.__qualname__.partition(".")
         reference = self._inherited.get(thing.__module__, {}).get(name)
         known = None if reference is None else reference()
+        if _names(thing.__module__).get(name) is not known:
+            return False  # the name is another's by now: a result that has it would come back as that
         if not inner or known is None:
             return known is thing
         try:
