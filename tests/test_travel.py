@@ -6,19 +6,28 @@ import io
 import mmap
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import types
 import urllib.error
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
 import pytest
 
 from ordmap import FromExecutor, Processes, RemoteError, ordered_imap, ordered_map
+from ordmap import by_value
+from ordmap.backends.inputs import InputPickler
 from ordmap.backends.portable import Spawn as PortableSpawn
 from ordmap.engine import available
+from ordmap.engine.parcel import Parcel, unpacked_parcel
+from ordmap.outcome import serialise
 from ordmap.reducers import INPUT, JOB, RESULT, reducers
+from ordmap.reducers.purpose import PURPOSES
+from ordmap.sparing import dumped_in_part
 from ordmap.testing import outcomes
 from test_engine import Items
 
@@ -33,6 +42,28 @@ def pickled(value, purpose=RESULT):
     pickler.dispatch_table = reducers(purpose)
     pickler.dump(value)
     return file.getvalue()
+
+
+def parted(value):
+    """Return a value that has travelled as a job does, with its buffers beside its pickle."""
+    parcel = Parcel(value)
+    file = os.dup(parcel.file)
+    parcel.close()
+    return unpacked_parcel(file)
+
+
+#: How a value comes out of each pickler, for each purpose that it is used for.
+WAYS = {
+    **{f"plain, {purpose}": partial(lambda purpose, one: pickle.loads(pickled(one, purpose)), purpose)
+       for purpose in PURPOSES},
+    **{f"by value, {purpose}": partial(lambda purpose, one: pickle.loads(by_value.dumps(one, None, purpose)), purpose)
+       for purpose in PURPOSES},
+    "input": lambda one: pickle.loads(InputPickler().dumps(one)),
+    "input for another machine": lambda one: pickle.loads(InputPickler(purpose=RESULT).dumps(one)),
+    "result": lambda one: pickle.loads(serialise(one)),
+    "in part": lambda one: pickle.loads(dumped_in_part(one, lambda error: error.__reduce__())),
+    "job": parted,
+}  # fmt: skip
 
 
 # Arrays in files
@@ -259,6 +290,123 @@ def test_slices_of_arrow_s_carry_their_rows(arrow, purpose):
                 assert len(pickled(sent, purpose)) < 12_000, kind
         nested = pickle.loads(pickled({"a": [whole.slice(7, 40)]}, purpose))
         assert nested["a"][0].equals(whole.slice(7, 40)), kind
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_has_a_reducer_of_ours_comes_out_of_every_pickler(arrow, numbers, way):
+    travel = WAYS[way]
+    for kind, whole in arrow.items():
+        for sent in (whole, whole.slice(7, 40)):
+            got = travel({"one": [sent], "same": sent})
+            assert got["one"][0] is got["same"], kind
+            assert type(got["same"]) is type(sent), kind
+            assert got["same"].equals(sent), kind
+    rows = np.arange(6_000.0).reshape(60, 100)
+    arrays = [rows, rows[:3, :2], rows[::2], rows.astype(">i4"), np.asfortranarray(rows), np.ma.masked_less(rows, 9),
+              np.array(["a", None]), mapped(numbers), mapped(numbers)[5:9], np.float32(3)]  # fmt: skip
+    for sent in arrays:
+        got = travel([sent])[0]
+        assert type(got) is type(sent)
+        assert got.dtype == sent.dtype
+        assert np.array_equal(got, sent)
+    proxies = [types.MappingProxyType({"a": [1]}), memoryview(b"text"), memoryview(bytearray(50_000))]
+    assert travel(proxies) == proxies
+
+
+@pytest.mark.parametrize(
+    "library",
+    [
+        "numpy",
+        "msgpack",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("pyarrow", "pandas", "scipy.spatial", "lxml.etree")),
+    ],
+)
+def test_a_script_s_globals_may_be_of_libraries_that_cython_has_compiled(tmp_path, library):
+    pytest.importorskip(library)
+    script = tmp_path / "script.py"
+    script.write_text(CYTHON[library] + MAPPED)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("as a plain loop\n", "")
+
+
+MAPPED = """
+from ordmap import ordered_map
+
+def item(i):
+    return use(one, i)
+
+class Rows:
+    def __init__(self):
+        self.one = one
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return use(self.one, i)
+
+if __name__ == "__main__":
+    plain = [use(one, i) for i in range(4)]
+    how = {"workers": 2, "backend": "spawn"}
+    assert list(ordered_map(item, range(4), **how)) == plain
+    assert list(ordered_map(Rows().__getitem__, range(4), **how)) == plain
+    assert list(ordered_map(lambda pair: use(*pair), [(one, i) for i in range(4)], **how)) == plain
+    assert [use(got, 1) for got in ordered_map(lambda i: one, range(2), **how)] == [use(one, 1)] * 2
+    print("as a plain loop")
+"""
+
+#: By library: something of it, and what an item makes of that and a number.
+CYTHON = {
+    "numpy": """
+from copy import deepcopy
+import numpy as np
+one = {"draws": np.random.default_rng(3), "old": np.random.RandomState(4), "call": np.random.default_rng(0).random}
+
+def use(one, i):
+    one = deepcopy(one)
+    return one["draws"].random(i).tolist(), one["old"].rand(), one["call"]()
+""",
+    "pyarrow": """
+import pyarrow as pa
+one = {"table": pa.table({"a": list(range(100))}), "type": pa.int64(), "call": pa.concat_arrays, "number": pa.scalar(3)}
+
+def use(one, i):
+    rows = one["table"].slice(i, 3)
+    return rows.num_rows, one["call"](rows["a"].chunks).to_pylist(), str(one["type"]), one["number"].as_py()
+""",
+    "pandas": """
+import pandas as pd
+one = {"frame": pd.DataFrame({"a": range(9), "s": list("abcdefghi")}), "day": pd.Timestamp("2020-01-01", tz="UTC"),
+       "days": pd.period_range("2020-01", periods=9, freq="M"), "call": pd.isna}
+
+def use(one, i):
+    row = one["frame"].iloc[i]
+    return int(row["a"]), row["s"], str(one["day"]), str(one["days"][i]), bool(one["call"](None))
+""",
+    "scipy.spatial": """
+from scipy.spatial import cKDTree
+from scipy.special import cython_special
+one = [cKDTree([[0.0], [1.0], [2.0], [3.0]]), cython_special.gamma]
+
+def use(one, i):
+    return int(one[0].query([i])[1])
+""",
+    "msgpack": """
+import msgpack
+from msgpack import unpackb
+one = [unpackb, msgpack.packb]
+
+def use(one, i):
+    return one[0](one[1]([i])), unpackb(b"\\x01")
+""",
+    "lxml.etree": """
+from lxml.etree import fromstring, tostring
+one = [fromstring, tostring]
+
+def use(one, i):
+    return one[1](one[0](f"<a>{i}</a>"))
+""",
+}
 
 
 def test_what_is_no_slice_of_arrow_s_is_not_copied_on_its_way():

@@ -170,7 +170,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     def _class(self, kind: type) -> Any:
         reduced = super().reducer_override(kind)
         if reduced is NotImplemented:
-            if self._importable[kind.__module__]:
+            if self._importable[kind.__module__] or kind.__flags__ & _IMMUTABLE:
                 return NotImplemented
             reduced = cloudpickle._dynamic_class_reduce(kind)
         elif reduced[0] not in _SKELETONS:
@@ -249,9 +249,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         if issubclass(kind, Enum) and enums.is_member(value):
             return enums.member, (kind, value._name_)
         reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-        if type(reduced) is not str:
+        module = getattr(value, "__module__", kind.__module__)  # a function of Cython's has its library's
+        if type(reduced) is not str or self._importable[module]:
             return reduced
-        module = kind.__module__
         place = self._place(module, namespace.names_of(module, reduced, value), value, reduced)
         return namespace.named, (place, namespace.remade, kind, getattr(value, "__dict__", {}))
 
@@ -260,6 +260,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 
 
 _COMPLETE = namespace.complete_function
+
+#: Python's flag of a class that nothing can be written to, and so none that a ``class`` statement makes.
+_IMMUTABLE = 1 << 8
 
 #: How cloudpickle begins a class that goes by value.
 _SKELETONS = frozenset({cloudpickle._make_skeleton_class, cloudpickle._make_skeleton_enum})

@@ -15,7 +15,12 @@ __all__ = ["reduced_proxy", "reducers_of_multidict"]
 
 def reduced_proxy(proxy: MappingProxyType[Any, Any]) -> tuple[Any, ...]:
     """Reduce the standard library's read-only view of a mapping."""
-    return MappingProxyType, (proxy.copy(),)  # by the mapping's own method
+    return _proxy, (proxy.copy(),)  # by the mapping's own method
+
+
+def _proxy(mapping: Any) -> MappingProxyType[Any, Any]:
+    """Return a view of a mapping; pickle finds no name for its class."""
+    return MappingProxyType(mapping)
 
 
 def reducers_of_multidict(multidict: Any, purpose: Purpose) -> dict[type, Any]:
