@@ -146,9 +146,10 @@ def test_an_iterator_that_a_handler_has_ended_says_so_once_and_its_state_goes_on
     def work(n):
         if n == 5 and not told:
             told.append(n)
-            os.kill(parent, signal.SIGALRM)
             import time
 
+            time.sleep(0.3)  # by then the caller waits for this item, within `next`
+            os.kill(parent, signal.SIGALRM)
             time.sleep(0.3 if make == "serial" else 2)
         return n
 

@@ -6,6 +6,7 @@ killed process could leave held. What is long lies in a memory file that goes al
 
 from __future__ import annotations
 
+import _socket
 import array
 import contextlib
 import errno
@@ -14,7 +15,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
 
 from ordmap.engine.memory import Weak, new_file, no_stream
@@ -23,6 +24,7 @@ from ordmap.shielded import noted
 __all__ = [
     "LONG",
     "Outbox",
+    "copied",
     "limit_waits",
     "numbers",
     "pair",
@@ -62,12 +64,35 @@ _all: Weak[socket.socket] = Weak()
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return both ends of a new channel, with as much room as the system grants without asking."""
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one, other = _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ends = _owned(one.detach), _owned(other.detach)
     for end in ends:
         with contextlib.suppress(OSError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         _all.add(end)
     return ends
+
+
+def copied(end: socket.socket) -> socket.socket:
+    """Return another descriptor of an end of a channel."""
+    return _owned(os.dup, end.fileno())
+
+
+def _owned(take: Callable[..., int], *args: object) -> socket.socket:
+    """Return a socket of the descriptor that a function returns.
+
+    The `socket` module has it in no hands for a moment: then another thread's exception would leave it open.
+    """
+    files: list[int] = []
+    end = socket.socket.__new__(socket.socket)
+    try:
+        noted(files, take, *args)
+        end.__init__(fileno=files[0])  # type: ignore[misc]  # so that it has it, or not, whatever comes
+    except BaseException:
+        if files and end.fileno() < 0:
+            os.close(files[0])
+        raise
+    return end
 
 
 def numbers() -> set[int]:

@@ -91,8 +91,8 @@ class Fork:
     def __call__(self, crew: Crew, number: int, started: Started, *, recorded: bool) -> Worker:
         with (
             channel.to_worker(started.opened) as (ours, theirs, file),
-            crew.taking.dup() as tasks,
-            crew.offers.dup() as offers,
+            channel.copied(crew.taking) as tasks,
+            channel.copied(crew.offers) as offers,
         ):
             own_results, own_leash = theirs
             last_words = LastWords(file)
