@@ -136,13 +136,13 @@ SITUATIONS = {
     "result unpickled: exit": (partial(AtUnpickle, leave), RemoteError, "SystemExit: good bye"),
     "large result unpickled: error": (partial(AtUnpickle, error, LARGE), RemoteError, "the result can't be unpickled"),
     "large result unpickled: exit": (partial(AtUnpickle, leave, LARGE), RemoteError, "SystemExit: good bye"),
-    "exception pickled: error": (partial(fail, AtPickleError, error), RemoteError, "AtPickleError"),
-    # It may cost the worker, too.
-    "exception pickled: exit": (partial(fail, AtPickleError, leave), OrdmapError, ""),
+    # What its own way to be pickled does is its own affair: it is itself all the same, made of what it has.
+    "exception pickled: error": (partial(fail, AtPickleError, error), AtPickleError, "function error"),
+    "exception pickled: exit": (partial(fail, AtPickleError, leave), AtPickleError, "function leave"),
     "exception pickled: end": (partial(fail, AtPickleError, end), WorkerDiedError, "exit code 7"),
     "exception pickled: crash": (partial(fail, AtPickleError, crash), WorkerDiedError, "SIGSEGV"),
-    "exception unpickled: error": (partial(fail, AtUnpickleError, error), RemoteError, "AtUnpickleError"),
-    "exception unpickled: exit": (partial(fail, AtUnpickleError, leave), RemoteError, "AtUnpickleError|SystemExit"),
+    "exception unpickled: error": (partial(fail, AtUnpickleError, error), AtUnpickleError, "function error"),
+    "exception unpickled: exit": (partial(fail, AtUnpickleError, leave), AtUnpickleError, "function leave"),
 }
 
 
