@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple
 
 from ordmap.errors import RemoteError
 from ordmap.interrupts import came_by_a_signal
 from ordmap.names import strangers
-from ordmap.outcome import Pickled, are_atoms, one_line
+from ordmap.outcome import Pickled, one_line
 from ordmap.reducers import INPUT, Purpose, reducers
 from ordmap.vocabulary import Speaker, Vocabulary
 
@@ -23,8 +22,7 @@ __all__ = [
     "Pickles",
     "Travelling",
     "pickled",
-    "portable",
-    "ready",
+    "sent",
     "unpacking",
     "unpickling",
     "unsendable",
@@ -45,7 +43,7 @@ class Travelling:
         raise NotImplementedError
 
 
-#: What `portable` makes of an input that is not plain, for ``isinstance``: the class of an input may have no hash.
+#: What stands for an input that is not plain, for ``isinstance``: the class of an input may have no hash.
 TRAVELLING = (Pickled, Travelling)
 
 
@@ -72,34 +70,20 @@ def unsendable(error: BaseException) -> Travelling:
     return _Unsendable(one_line(error)[:_MOST_SAID])
 
 
-def ready(keys: Sequence[Any]) -> bool:
-    """Whether keys survive any executor's own pickle as they are."""
-    if isinstance(keys, range) or are_atoms(keys) or isinstance(keys[0], TRAVELLING):
-        return True
-    return all(type(key) is tuple for key in keys) and are_atoms(chain.from_iterable(keys))
-
-
-def portable(keys: Sequence[Any], purpose: Purpose = INPUT, vocabulary: Vocabulary | None = None) -> Sequence[Any]:
-    """Return keys that survive any executor's own pickle: as they are where they are plain, else pickled one by one.
-
-    Keys that are made ready are left as they are. An input that can't be pickled becomes its item's error, in the
-    worker. ``purpose``: that of a result, where workers may have other files than this process has.
-    """
-    return keys if ready(keys) else pickled(keys, purpose, vocabulary)
-
-
 def pickled(
     keys: Iterable[Any], purpose: Purpose = INPUT, vocabulary: Vocabulary | None = None
 ) -> list[Pickled | Travelling]:
     """Return keys pickled one by one."""
     pickler = InputPickler(purpose=purpose, vocabulary=vocabulary)
-    sent: list[Pickled | Travelling] = []
-    for key in keys:
-        try:
-            sent.append(Pickled(pickler.dumps(key)))
-        except BaseException as error:
-            sent.append(unsendable(error))
-    return sent
+    return [sent(pickler, key) for key in keys]
+
+
+def sent(pickler: InputPickler, key: Any) -> Pickled | Travelling:
+    """Return what stands for an input on its way: its pickle; or its item's error, in the worker, if it has none."""
+    try:
+        return Pickled(pickler.dumps(key))
+    except BaseException as error:
+        return unsendable(error)
 
 
 class InputPickler:
@@ -216,7 +200,7 @@ def unpickling(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def unpacking(compute: Callable[[Any], Any], source: Any = None) -> Callable[[Any], Any]:
-    """Return a function of an input that `portable` has made ready; it raises what keeps that from being had."""
+    """Return a function of what stands for an input; it raises what keeps that from being had."""
 
     def unpack_and_compute(key: Any) -> Any:
         return compute(pickle.loads(key.data) if type(key) is Pickled else key.unpacked(source))

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ordmap.apart import Apart
-from ordmap.backends.inputs import InputPickler, unsendable
-from ordmap.outcome import Pickled
+from ordmap.backends.inputs import InputPickler, sent
 from ordmap.reducers import INPUT, Purpose
 from ordmap.vocabulary import Vocabulary
 
@@ -34,7 +33,4 @@ class PickledLoad(Apart):
     def put(self, one: Any) -> None:
         if self._pickler is None:
             self._pickler = InputPickler(purpose=self._purpose, vocabulary=self._vocabulary)
-        try:
-            self.keys.append(Pickled(self._pickler.dumps(one)))
-        except BaseException as error:
-            self.keys.append(unsendable(error))
+        self.keys.append(sent(self._pickler, one))
