@@ -20,10 +20,9 @@ from ordmap.backends import Immediate
 from ordmap.chunk import Chunk, Place
 from ordmap.frames import show_the_users
 from ordmap.indices import Source
-from ordmap.interrupts import came_by_a_signal
 from ordmap.item import Label, current
 from ordmap.outcome import Raised
-from ordmap.window import LATER, Later
+from ordmap.window import LATER, Closing, Later
 
 __all__ = ["Solo"]
 
@@ -31,7 +30,7 @@ __all__ = ["Solo"]
 _OWN = frozenset({__name__, "ordmap.backends.serial", "ordmap.generators"})
 
 
-class Solo:
+class Solo(Closing):
     """What an iterator has in place of a `Window`, over an `Immediate` run.
 
     ``lock`` is the iterator's: the thread that computes has it. ``ended_by`` refers to what is to be told of whatever
@@ -58,8 +57,6 @@ class Solo:
         self._given: list[Any] = []  # by the last `take`, as far as the iterator has left it
         self._counted = 0  # items given out, these included
         self._woken = False
-        self._place: Place | None = None  # where it was closed
-        self.closed = False
         self.flows = False  # whether the next item may be had by a step
         self.inside: int | None = None  # the thread that computes an item
         self.waited = 0.0  # seconds that steps took
@@ -225,18 +222,6 @@ class Solo:
     def withdraw(self) -> None:
         """Have nothing more given out; from any thread."""
         self._woken = True
-
-    def close(self) -> None:
-        """Let go of everything. What a signal's handler cuts short the next call does."""
-        try:
-            place = self.place()
-        except Exception as error:  # a sampler's own state may not be had
-            if not came_by_a_signal(error):
-                self._let_go()
-            raise
-        if not self.closed:  # by a handler, meanwhile
-            self._place = place
-            self._let_go()
 
     def _let_go(self) -> None:
         self.closed = True

@@ -39,7 +39,7 @@ from ordmap.pace import Pace
 from ordmap.pulling import Load, kept
 from ordmap.rows import opened_together
 
-__all__ = ["LATER", "Later", "Window"]
+__all__ = ["LATER", "Closing", "Later", "Window"]
 
 #: Seconds after which a pull was a slow one, for each item.
 _SLOW_PULL = 0.00005
@@ -94,7 +94,33 @@ class _Slot:
         return self.position < other.position
 
 
-class Window:
+class Closing:
+    """What is closed once, and stays at the place where it was."""
+
+    closed = False
+    _place: Place | None = None  # where it was closed
+
+    def place(self) -> Place:
+        """Return the place of the next item to be given out."""
+        raise NotImplementedError
+
+    def _let_go(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of everything. What a signal's handler cuts short the next call does."""
+        try:
+            place = self.place()
+        except Exception as error:  # a sampler's own state may not be had
+            if not came_by_a_signal(error):
+                self._let_go()
+            raise
+        if not self.closed:  # by a handler, meanwhile
+            self._place = place
+            self._let_go()
+
+
+class Window(Closing):
     """The items that were submitted to a run and are not given out yet, oldest first.
 
     Not for two threads at once, but for `wake`, which ends a waiting `take`.
@@ -116,8 +142,6 @@ class Window:
         self._source_error: Exception | None = None
         self._fault: OrdmapError | None = None  # of the run
         self._woken = False
-        self.closed = False
-        self._place: Place | None = None  # where it was closed
         self._finished = 0  # items that have come and are not given out
         self._nbytes = 0.0  # about the bytes of these
         self._given: list[Any] | Iterator[Any] = []  # what was given out last, as far as the iterator has left it
@@ -324,18 +348,6 @@ class Window:
         given = self._given
         if not isinstance(given, list):
             self._withdrawn.extend(given)  # at once: it is C
-
-    def close(self) -> None:
-        """Let go of everything. What a signal's handler cuts short the next call does."""
-        try:
-            place = self.place()
-        except Exception as error:  # a sampler's own state may not be had
-            if not came_by_a_signal(error):
-                self._let_go()
-            raise
-        if not self.closed:  # by a handler, meanwhile
-            self._place = place
-            self._let_go()
 
     def _let_go(self) -> None:
         self.closed = True
