@@ -101,7 +101,7 @@ def open_error(packed: PackedError) -> BaseException:
     return chain[0]
 
 
-# The setters of BaseException itself: a class may let nobody set anything, as a frozen dataclass does.
+# The setters of BaseException itself: the user's class may refuse to have anything set, as a frozen dataclass does.
 _cause = vars(BaseException)["__cause__"]
 _context = vars(BaseException)["__context__"]
 _suppress_context = vars(BaseException)["__suppress_context__"]
@@ -197,7 +197,7 @@ def _fields(builtin: Any) -> tuple[str, ...]:
 
 
 def _reduces_itself(kind: type[BaseException]) -> bool:
-    """Whether a class of somebody's own says how it is pickled."""
+    """Whether a class of the user's or a library's own says how it is pickled."""
     own = (base for base in kind.__mro__ if base.__module__ != "builtins")
     says = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"}
     registered = copyreg.dispatch_table.get(kind)
@@ -302,7 +302,7 @@ def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, 
 
 
 def _completed(error: BaseException, state: dict[str, Any]) -> BaseException:
-    """Give an exception attributes, also where its class lets nobody set anything."""
+    """Give an exception attributes, also where its class refuses to have anything set."""
     for name, value in state.items():
         try:
             BaseException.__setattr__(error, name, value)

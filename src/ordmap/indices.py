@@ -155,7 +155,7 @@ class Indices:
         self._teller: Any = None  # what can tell its state, of this epoch's order
         self._bad: tuple[object, Exception] | None = None  # the next index, which was pulled, and is none
         self._mark: Mark | None = None
-        # What somebody's code has drawn last: the last chunk, which knows the one before it, and so on for some.
+        # What the caller's code has drawn last: the last chunk, which knows the one before it, and so on for some.
         self._last: Chunk | Given | None = Given(0, 0, ()) if self._is_drawn else None
         self._links = 0
         self._resumed = False  # the sampler is yet to be told of the mark, or gone through
@@ -163,7 +163,7 @@ class Indices:
 
     @property
     def _is_drawn(self) -> bool:
-        """Whether the indices are drawn by somebody's code, each epoch anew."""
+        """Whether the caller's code draws the indices, each epoch anew."""
         return self._sampler is not None or callable(self._indices)
 
     def begin(self) -> bool:

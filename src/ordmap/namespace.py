@@ -117,10 +117,7 @@ class Place(NamedTuple):
         if self.name is None or self.is_known():
             return
         self.space()[self.name] = value
-        if self.digest is not None:
-            _told[self.module, self.name] = self.digest
-        else:
-            _told[self.module, self.name] = b""
+        _told[self.module, self.name] = self.digest or b""
 
 
 def source_of(names: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""Orders that somebody's code draws: samplers, which are begun anew each epoch, and gone through again to go on.
+"""Orders that the caller's code draws: samplers, which are begun anew each epoch, and gone through again to go on.
 
 What a sampler gives in an epoch may depend on how often it was begun before (a generator of random numbers goes on).
 So going on in a later epoch goes through the earlier ones first, unless the sampler keeps its own state, or is a

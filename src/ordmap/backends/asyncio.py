@@ -26,7 +26,7 @@ from ordmap.backends import Job
 from ordmap.backends.forking import refuse_green_threads
 from ordmap.backends.inbox import Inbox, present_loop
 from ordmap.backends.pool import POOL_CLOSED, Life, LocalPool, initializer_failed
-from ordmap.backends.promises import refused, row, weaker
+from ordmap.backends.promises import NOT_COPIED, refused, row, weaker
 from ordmap.chunk import Chunk
 from ordmap.context import separate, shares
 from ordmap.errors import OrdmapError
@@ -59,9 +59,7 @@ class Asyncio(LocalPool):
     name = "asyncio"
     awaits = True
     promises = row(
-        order=weaker(
-            "nothing is copied: what a source fills anew, an item may see as it is later (said once, by a warning)"
-        ),
+        order=NOT_COPIED,
         worker_death=refused("an item can't die by itself: what kills it kills the program"),
         parent_death=weaker("the loop is in the calling process"),
         clean=weaker("an item that doesn't end when it is cancelled is left alone after five seconds"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["KEPT", "PROMISES", "SENT_CONTEXT", "Grade", "refused", "row", "weaker"]
+__all__ = ["KEPT", "NOT_COPIED", "PROMISES", "SENT_CONTEXT", "Grade", "refused", "row", "weaker"]
 
 
 class Grade(NamedTuple):
@@ -56,6 +56,12 @@ PROMISES: dict[str, str] = {
 #: How far the promise of contexts is kept in another process that isn't forked for this very loop.
 SENT_CONTEXT = weaker(
     "a variable travels that a module's global leads to, with a value that can be pickled; others have their defaults"
+)
+
+
+#: How far the promise of order is kept where items get the very objects that the source gives.
+NOT_COPIED = weaker(
+    "nothing is copied: what a source fills anew, an item may see as it is later (said once, by a warning)"
 )
 
 

@@ -15,7 +15,7 @@ from ordmap import real_time as time
 from ordmap.backends import Job
 from ordmap.backends.inbox import Inbox
 from ordmap.backends.pool import POOL_CLOSED, Life, LocalPool, initializer_failed
-from ordmap.backends.promises import refused, row, weaker
+from ordmap.backends.promises import NOT_COPIED, refused, row, weaker
 from ordmap.backends.watch import Watch
 from ordmap.chunk import Chunk
 from ordmap.context import separate
@@ -43,9 +43,7 @@ class Threads(LocalPool):
 
     name = "threads"
     promises = row(
-        order=weaker(
-            "nothing is copied: what a source fills anew, an item may see as it is later (said once, by a warning)"
-        ),
+        order=NOT_COPIED,
         clean=weaker("a thread that is inside an item when the iterator is closed ends when the item does"),
         worker_death=refused("a thread can't die by itself: what kills an item kills the program"),
         parent_death=weaker("the threads are in the calling process"),
