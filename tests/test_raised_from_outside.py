@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import inspect
+import itertools
 import random
 import signal
 import subprocess
@@ -12,10 +14,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 
 import pytest
 
-from ordmap import Asyncio, Processes, Spawn, Threads, ordered_map
+from ordmap import Asyncio, Processes, Spawn, Threads, ordered_imap, ordered_map
+from ordmap.backends import portable
 from ordmap.dropping import close_dropped
 from ordmap.engine import available
 from ordmap.interrupts import uninterrupted
@@ -87,46 +91,89 @@ def test_it_comes_whenever_it_is_raised_and_nothing_is_left(backend, kind):
     assert len(ended) == (10 if backend is Spawn else 30)
 
 
-def calls(function, stop):
-    """Raise `Limit` at the n-th instant of ordmap's own at which Python would: where a call begins, or C's returns.
+def calls(function, stop, kind=None):
+    """Raise an exception at the n-th instant of ordmap's own at which Python would: where a call begins, or C's returns.
 
-    Not where Python begins to call a finalizer: it loses what is raised there, and the finalizer with it. Return how
-    many there were.
+    Not where Python begins to call a finalizer, or goes on with a generator, which it does to end one, too: it loses
+    what is raised there. Return how many instants there were until the function had returned, and until its result was
+    dropped.
     """
     count = 0
 
     def profile(frame, event, _):
         nonlocal count
-        begins = event == "call" and frame.f_code is not close_dropped.__code__
-        if "/ordmap/" in frame.f_code.co_filename and (begins or event == "c_return"):
+        code = frame.f_code
+        begins = event == "call" and code is not close_dropped.__code__ and not code.co_flags & inspect.CO_GENERATOR
+        if "/ordmap/" in code.co_filename and (begins or event == "c_return"):
             count += 1
             if count == stop:
                 sys.setprofile(None)
-                raise Limit
+                raise_in(threading.get_ident(), kind)
 
     sys.setprofile(profile)
     try:
-        function()
+        result = function()
+        returned = count
+        del result
     finally:
         sys.setprofile(None)
-    return count
+    return returned, count
 
 
+@pytest.mark.parametrize("kind", [Limit, Late])
 @pytest.mark.parametrize("backend", [Processes, Spawn, Threads])
-def test_it_may_come_at_any_call_of_the_start(backend):
+def test_it_may_come_at_any_call_of_the_start(backend, kind):
     def start():
-        ordered_map(abs, range(10), backend=backend(1)).start()
+        return ordered_map(abs, range(10), backend=backend(1)).start()
 
     with ThreadPoolExecutor(1) as other:  # not the main thread
-        other.submit(start).result()
-        total = other.submit(calls, start, -1).result()
+        other.submit(lambda: start() and None).result()
+        begun, total = other.submit(calls, start, -1).result()
         for stop in range(1, total, max(1, total // 60)):
-            try:
-                other.submit(calls, start, stop).result()
-            except Limit:
-                pass
+            # While an iterator is dropped Python may lose it.
+            come = pytest.raises(kind) if stop < 0.9 * begun else contextlib.suppress(kind)
+            with come:
+                other.submit(calls, start, stop, kind).result()
             gc.collect()
             until(lambda: not children())
+
+
+class Interrupted:
+    """Something in the midst of whose pickling an exception comes."""
+
+    def __reduce__(self):
+        raise_in(threading.get_ident(), Late)
+        time.sleep(0)
+        return abs, (1,)
+
+
+@pytest.mark.parametrize(
+    ("backend", "place"),
+    [
+        *itertools.product([Processes, Spawn, portable.Processes, portable.Spawn], ["input", "dataset", "variable"]),
+        (Spawn, "initarg"),
+        (portable.Spawn, "initarg"),
+    ],
+)
+def test_it_is_no_failure_of_what_is_pickled_meanwhile(backend, place):
+    """Nor is it lost there, or left out."""
+    one = Interrupted()
+
+    def loop():
+        life = {"initializer": print, "initargs": (one,)} if place == "initarg" else {}
+        with backend(2, **life) as workers:
+            list(ordered_map(abs, [1, 2], backend=workers))  # those that are forked have what there was by now
+            if place == "variable":
+                ContextVar("variable").set(one)
+            items = (
+                ordered_imap([one], backend=workers)
+                if place == "dataset"
+                else ordered_map(abs, iter([one]), backend=workers)
+            )
+            list(items)
+
+    with ThreadPoolExecutor(1) as other, pytest.raises(Late):
+        other.submit(copy_context().run, loop).result()
 
 
 def test_what_can_not_be_handed_over_is_undone():

@@ -19,6 +19,7 @@ from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NewType, ParamSpec, TypeVar, TypeVarTuple
 
+from ordmap.interrupts import pass_on
 from ordmap.names import importable
 
 __all__ = ["digest_of"]
@@ -44,7 +45,8 @@ def digest_of(value: Any) -> bytes | None:
             return None
         sink = _Sink()
         _Pickler(sink, pickle.HIGHEST_PROTOCOL).dump(value)
-    except Exception:  # what has no digest says so in many ways
+    except Exception as error:  # what has no digest says so in many ways
+        pass_on(error)
         return None
     data = b"".join(sink.parts)
     if len(data) <= _SHORT:

@@ -17,7 +17,7 @@ from types import EllipsisType, FunctionType, GetSetDescriptorType, MemberDescri
 from typing import Any, NamedTuple
 
 from ordmap.errors import RemoteError
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import pass_on
 
 __all__ = ["PackedError", "one_line", "open_error", "pack_error", "set_relatives", "text_of", "type_name"]
 
@@ -274,8 +274,7 @@ def _unpickled(link: _Link, text: str) -> BaseException:
         try:
             error = _built(link.data)
         except BaseException as fault:
-            if came_by_a_signal(fault):
-                raise
+            pass_on(fault)
             # The stand-in below says all that is known of it.
         else:
             if link.note:

@@ -1,4 +1,7 @@
-"""Signals that wait: where what a handler raises, Ctrl-C above all, would leave something behind, or be lost."""
+"""Signals that wait: where what a handler raises, Ctrl-C above all, would leave something behind, or be lost.
+
+And how what a handler raises, or another thread, is told from an error of the code that it interrupts.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,18 @@ from typing import Any, ClassVar
 
 from ordmap import real_time as time
 
-__all__ = ["came_by_a_signal", "postponed", "send_later", "uninterrupted", "was_given"]
+__all__ = ["came_from_outside", "pass_on", "postponed", "send_later", "uninterrupted", "was_given"]
 
 _ALL_SIGNALS: set[int] = _signal.valid_signals()
 
 #: Of a function's code: whether it takes any number of arguments.
 _VARARGS = 4
+
+#: Instructions at which code raises what it means to, or what was thrown into it.
+_RAISING = frozenset({"RAISE_VARARGS", "RERAISE", "YIELD_VALUE", "SEND"})
+
+#: What functions in C raise without arguments.
+_BARE = (StopIteration, StopAsyncIteration, GeneratorExit, MemoryError)
 
 
 class _StandIns:
@@ -99,20 +108,44 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_StandIns.restore_in_child)
 
 
-def came_by_a_signal(error: BaseException) -> bool:
-    """Whether an exception is a signal handler's, not of the code that was interrupted by it.
+def pass_on(error: BaseException) -> None:
+    """Raise an exception that was caught, if it came from outside: it is no fault of what was called."""
+    if came_from_outside(error):
+        raise error
+
+
+def came_from_outside(error: BaseException) -> bool:
+    """Whether an exception is a signal handler's or another thread's, not of the code that was interrupted by it.
 
     Ctrl-C always is. Any other handler was called with the frame that it interrupted, which comes right before its own
     in the traceback; it may have been replaced by another since, so that nothing else tells.
     """
     if isinstance(error, KeyboardInterrupt):
         return True
+    if threading.get_ident() != threading.main_thread().ident:
+        return _may_be_another_threads(error)
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         if was_given(place.tb_next.tb_frame, place.tb_frame):
             return True
         place = place.tb_next
     return False
+
+
+def _may_be_another_threads(error: BaseException) -> bool:
+    """Whether another thread may have raised an exception here.
+
+    It gives a class (``PyThreadState_SetAsyncExc``), of which Python makes an exception without arguments; and it comes
+    at an instruction that raises nothing by itself. So may what a function in C raises without arguments, which few do.
+    """
+    place = error.__traceback__
+    if error.args or place is None or isinstance(error, _BARE) or type(error).__module__ == "_queue":
+        return False
+    while place.tb_next is not None:
+        place = place.tb_next
+    import opcode  # one loop does without
+
+    return opcode.opname[place.tb_frame.f_code.co_code[place.tb_lasti]] not in _RAISING
 
 
 def was_given(called: FrameType, frame: FrameType) -> bool:

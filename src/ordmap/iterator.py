@@ -21,7 +21,7 @@ from ordmap.dropping import close_dropped, close_run
 from ordmap.errors import CheckpointError, OrdmapError
 from ordmap.frames import gives_out, show_the_users
 from ordmap.indices import Source
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import came_from_outside
 from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
 from ordmap.policy import Failure, OnError, stand_in
@@ -86,7 +86,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
     is always true. ``len()`` can't say more than ``sys.maxsize``, which is said of so many, and of more.
 
     Attention: an iterator belongs to the process that made it; after an ``os.fork()`` the child must make its own. What
-    a signal's handler raises within ``next()`` ends it; the following ``next()`` says so, but after Ctrl-C.
+    a signal's handler raises within ``next()``, or another thread there, ends it; the following ``next()`` says so, but
+    after Ctrl-C.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -104,7 +105,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         self._awaiting: list[Callable[[], object]] = []  # tells who awaits something that it is closed
         self._process = os.getpid()
         self._closed = False
-        self._cut_short: str | None = None  # what a signal's handler raised within a step, which has ended this
+        self._cut_short: str | None = None  # what came from outside within a step, and has ended this
         self._waited = 0.0
 
     def __reduce__(self) -> NoReturn:
@@ -367,7 +368,7 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
 
     def _ended_by(self, error: BaseException) -> None:
         # Ctrl-C is known to end it; what a time limit raises may be caught by a program that goes on.
-        cut_short = not self._closed and not isinstance(error, KeyboardInterrupt) and came_by_a_signal(error)
+        cut_short = not self._closed and not isinstance(error, KeyboardInterrupt) and came_from_outside(error)
         self.close()
         if cut_short:
             self._cut_short = type(error).__name__
@@ -411,8 +412,8 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         self._ready, self._at_hand = [], iter(())  # those of a call which `close` has overtaken
         if self._cut_short is not None:  # the program goes on, and is not to take this for the end of the items
             raise OrdmapError(
-                f"this iterator was ended by the {self._cut_short} that a signal's handler raised within next(): go on "
-                "with another, by load_state_dict(iterator.state_dict())"
+                f"this iterator was ended by the {self._cut_short} that a signal's handler, or another thread, raised "
+                "within next(): go on with another, by load_state_dict(iterator.state_dict())"
             )
         return _END
 

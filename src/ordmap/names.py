@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from ordmap.interrupts import pass_on
+
 __all__ = ["SCRIPT", "importable", "names_here", "strangers"]
 
 #: The names that the script's module has: the program's own, and the one in children of multiprocessing's.
@@ -116,7 +118,8 @@ def _found(name: str, where: Sequence[str] | None) -> ModuleSpec | None:
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(name, where)
-        except Exception:  # noqa: S112  a finder of another maker's: the next may do better
+        except Exception as error:  # a finder of another maker's: the next may do better
+            pass_on(error)
             continue
         if spec is not None:
             return spec

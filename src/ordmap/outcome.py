@@ -24,7 +24,7 @@ from ordmap import real_time as time
 from ordmap.errors import OrdmapError, RemoteError
 from ordmap.exceptions import PackedError, one_line, open_error, pack_error, set_relatives, text_of, type_name
 from ordmap.imports import works
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import pass_on
 from ordmap.item import InHand, current
 from ordmap.reducers import reducers
 from ordmap.rows import opened_alone
@@ -176,7 +176,8 @@ def approximate_nbytes(outcomes: Sequence[Any]) -> int:
     try:
         size = getattr(last, "nbytes", None)
         return len(outcomes) * (size if isinstance(size, int) else sys.getsizeof(last, 64))
-    except Exception:  # the user's property
+    except Exception as error:  # the user's property
+        pass_on(error)
         return len(outcomes) * 64
 
 
@@ -194,7 +195,8 @@ def serialise(value: object, *, back: bool = True) -> bytes:
     try:
         pickler.dump(value)
         return file.getvalue()
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         from ordmap.by_value import dumps  # heavy, and seldom needed in a worker
 
         return dumps(value, back=back)
@@ -304,8 +306,7 @@ def unpickled(data: bytes, primer: bytes | None = None) -> Any:
 
 def _unopened(error: BaseException) -> Raised:
     """Return the failure of an item whose result can't be had, or raise what is none of its faults."""
-    if came_by_a_signal(error):
-        raise error
+    pass_on(error)
     failure = RemoteError(
         f"the result can't be unpickled: {one_line(error)}",
         type_name=type_name(error),

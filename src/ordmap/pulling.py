@@ -11,7 +11,7 @@ from ordmap import real_time as time
 from ordmap.dataset import number_of
 from ordmap.errors import CheckpointError
 from ordmap.frames import asks_others
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import pass_on
 
 __all__ = ["Load", "Puller", "Stream", "close_source", "is_swift", "kept", "length_of", "past"]
 
@@ -116,8 +116,7 @@ class Puller(Generic[L]):
                     break
             load.seal()
         except Exception as error:
-            if came_by_a_signal(error):
-                raise
+            pass_on(error)
             load.seal()
             self._fail(error)
         if not keys and self._error is not None:
@@ -130,8 +129,7 @@ class Puller(Generic[L]):
         try:
             yield from self._stream.items
         except Exception as error:
-            if came_by_a_signal(error):
-                raise
+            pass_on(error)
             self._fail(error)
         self.ended = True
 

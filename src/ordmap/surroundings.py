@@ -5,12 +5,12 @@ A forked worker has all that. Environment, working directory, umask and limits a
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import warnings
 from typing import Any, NamedTuple
 
+from ordmap.interrupts import pass_on
 from ordmap.signalled import handled, leave_to_caller
 
 __all__ = ["Surroundings", "settle_warnings"]
@@ -97,8 +97,10 @@ def settle_warnings() -> None:
 
 def _locale(wanted: str | None = None) -> str | None:
     """Return the locale of this process, or set it; ``None``: this system has none."""
-    with contextlib.suppress(Exception):  # one that was removed since
+    try:
         import _locale  # the part of `locale` that is in C
 
         return _locale.setlocale(_locale.LC_ALL, wanted)
-    return None
+    except Exception as error:  # one that was removed since
+        pass_on(error)
+        return None

@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Any, NamedTuple, NewType
 
 from ordmap.digest import digest_of
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import pass_on
 from ordmap.names import strangers
 from ordmap.namespace import learn
 
@@ -68,7 +68,8 @@ def token_of(value: Any) -> bytes:
         return digest
     try:
         size = len(value)
-    except Exception:  # the user's
+    except Exception as error:  # the user's
+        pass_on(error)
         size = 0
     return _IDENTITY + f"{id(value)} {size}".encode()
 
@@ -143,8 +144,7 @@ class Vocabulary:
         try:
             self._newest = send(Lesson(self._newest, [one.thing for one in new]))
         except Exception as error:
-            if came_by_a_signal(error):
-                raise
+            pass_on(error)
             self._refused.update((one.module, one.name) for one in new)
             return False
         for one in new:

@@ -33,7 +33,7 @@ from ordmap.chunk import Chunk, Place
 from ordmap.errors import OrdmapError
 from ordmap.frames import gives_out
 from ordmap.indices import Source
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import came_from_outside, pass_on
 from ordmap.outcome import Answer, Raised, are_numbers, are_plain, failed_places, opened, unpickled
 from ordmap.pace import Pace
 from ordmap.pulling import Load, kept
@@ -112,7 +112,7 @@ class Closing:
         try:
             place = self.place()
         except Exception as error:  # a sampler's own state may not be had
-            if not came_by_a_signal(error):
+            if not came_from_outside(error):
                 self._let_go()
             raise
         if not self.closed:  # by a handler, meanwhile
@@ -238,8 +238,7 @@ class Window(Closing):
         try:
             chunk = self._source.take(most, getattr(self._run, "load", Load))
         except Exception as error:  # it comes after the results of what was pulled before
-            if came_by_a_signal(error):
-                raise
+            pass_on(error)
             self._source_error = kept(error)
             chunk = None
         if chunk is None:
@@ -555,8 +554,7 @@ def _opened_row(answer: Answer, first: int) -> list[Any]:
     try:
         results = opened_together(answer.primer or b"", pickles)
     except BaseException as error:
-        if came_by_a_signal(error):
-            raise
+        pass_on(error)
         return []  # they are opened one by one, to see which it is
     if len(results) == len(some):
         return results

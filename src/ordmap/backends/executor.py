@@ -40,7 +40,7 @@ from ordmap.backends.variables import packed
 from ordmap.chunk import Chunk
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
 from ordmap.imports import refuse_workers_in_imports
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import pass_on
 from ordmap.outcome import Answer
 from ordmap.pulling import Load
 from ordmap.reducers import INPUT, JOB, RESULT
@@ -136,8 +136,7 @@ class Shipment:
         try:
             self._data = dumps(self._compute, purpose=JOB if self.near else RESULT, vocabulary=self.vocabulary)
         except BaseException as error:
-            if came_by_a_signal(error):
-                raise
+            pass_on(error)
             self.fault = error
 
 

@@ -10,7 +10,7 @@ from types import MethodType
 from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple
 
 from ordmap.errors import RemoteError
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import pass_on
 from ordmap.names import strangers
 from ordmap.outcome import Pickled, one_line
 from ordmap.reducers import INPUT, Purpose, reducers
@@ -65,8 +65,7 @@ class _Unsendable(Travelling):
 
 def unsendable(error: BaseException) -> Travelling:
     """Return what stands for an input that can't be pickled, or raise what is none of its faults."""
-    if came_by_a_signal(error):
-        raise error
+    pass_on(error)
     return _Unsendable(one_line(error)[:_MOST_SAID])
 
 
@@ -117,8 +116,7 @@ class InputPickler:
                 try:
                     data = self._dumped_plainly(key)
                 except Exception as error:
-                    if came_by_a_signal(error):
-                        raise
+                    pass_on(error)
                     data = None
                 if data is not None:
                     return data

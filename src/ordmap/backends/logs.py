@@ -16,6 +16,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from ordmap.interrupts import pass_on
 from ordmap.telling import warn
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class _Parts:
         try:
             self.pickled.append(_pickled(part))
         except Exception as error:
+            pass_on(error)
             warn(
                 f"{part!r} of your logging can't travel to fresh interpreters, where items log without it "
                 f"({type(error).__name__}: {error}): add it there by initializer="

@@ -35,7 +35,7 @@ from ordmap.backends.promises import SENT_CONTEXT, row, weaker
 from ordmap.errors import BackendUnavailableError
 from ordmap.generators import differ_where_inherited
 from ordmap.imports import begins, refuse_workers_in_imports
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import pass_on
 from ordmap.signalled import take_own
 from ordmap.surroundings import Surroundings
 from ordmap.unwarned import unwarned
@@ -271,8 +271,7 @@ class Processes(ProcessPool):
                 pickled = dumps((Surroundings.here(), self._life, logs.note()))
                 initargs = (pickled, Life(threads=self._life.threads))
             except BaseException as error:
-                if came_by_a_signal(error):
-                    raise
+                pass_on(error)
                 raise BackendUnavailableError(
                     f"the initializer, its initargs or the finalizer can't be pickled for fresh interpreters: {error}"
                 ) from error

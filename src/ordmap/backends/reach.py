@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ordmap.interrupts import pass_on
+
 __all__ = ["Reached", "file_of", "reached"]
 
 #: Attributes of an object that are looked at.
@@ -328,6 +330,7 @@ def file_of(thing: Any) -> int | None:
         return None
     try:
         file = thing.fileno()
-    except Exception:  # it is closed, or has none
+    except Exception as error:  # it is closed, or has none
+        pass_on(error)
         return None
     return file if type(file) is int and file >= 0 else None

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from ordmap.backends.reach import Reached, file_of, reached
+from ordmap.interrupts import pass_on
 from ordmap.telling import warn
 
 __all__ = ["Shared", "reconnects"]
@@ -144,7 +145,8 @@ def _is_in_use(thing: Any) -> bool:
     try:
         mode = getattr(thing, "mode", None)
         return mode not in {"r", "rb"} and (mode is None or getattr(thing, "fp", thing) is not None)
-    except Exception:  # of the library's: it is closed
+    except Exception as error:  # of the library's: it is closed
+        pass_on(error)
         return False
 
 

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ordmap.interrupts import pass_on
+
 __all__ = ["begin", "flush", "let_go_of_stdin", "settle"]
 
 #: The caller's standard input, kept: were it collected, it would close the descriptor.
@@ -27,8 +29,10 @@ _flushes: list[Callable[[], object]] = []
 def flush() -> None:
     """Print all text that has been written so far to the standard streams, as far as these let it be."""
     for stream in _standard():
-        with contextlib.suppress(Exception):  # a closed or odd stream has nothing that could be printed
+        try:
             stream.flush()
+        except Exception as error:  # a closed or odd stream has nothing that could be printed
+            pass_on(error)
 
 
 def settle() -> None:

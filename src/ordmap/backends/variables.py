@@ -15,7 +15,7 @@ from contextvars import Context, ContextVar
 from typing import Any
 
 from ordmap.context import variables
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import pass_on
 from ordmap.names import SCRIPT
 from ordmap.outcome import serialise
 from ordmap.places import found_at, places_of
@@ -44,8 +44,7 @@ def packed(context: Context, inherited: Sequence[ContextVar[Any]] = ()) -> Packe
         try:
             sent.append((variable.name, places, serialise(value, back=False)))
         except BaseException as error:  # a user's __reduce__ may raise anything
-            if came_by_a_signal(error):
-                raise
+            pass_on(error)
     return sent
 
 
@@ -62,8 +61,7 @@ def unpacked(sent: Packed, inherited: Sequence[ContextVar[Any]] = ()) -> Context
                 else:
                     context.run(target, **value)
             except Exception as error:
-                if came_by_a_signal(error):
-                    raise
+                pass_on(error)
     return context
 
 
@@ -78,8 +76,7 @@ def _target(name: str, places: Sequence[_Place], inherited: Sequence[ContextVar[
         try:
             found = found_at(module, *attributes)
         except Exception as error:
-            if came_by_a_signal(error):
-                raise
+            pass_on(error)
             continue
         if (module, *attributes) in _SETTERS or (isinstance(found, ContextVar) and found.name == name):
             return found

@@ -17,7 +17,7 @@ from ordmap.engine.pool import Crew
 from ordmap.engine.run import EngineRun
 from ordmap.engine.wear import own_memory
 from ordmap.errors import BackendUnavailableError
-from ordmap.interrupts import came_by_a_signal, uninterrupted
+from ordmap.interrupts import pass_on, uninterrupted
 from ordmap.vocabulary import Vocabulary
 
 __all__ = ["Processes", "Spawn"]
@@ -210,8 +210,7 @@ def _parcel(
     try:
         return parcel_of(job, inherited, vocabulary=vocabulary)
     except BaseException as error:
-        if came_by_a_signal(error):
-            raise
+        pass_on(error)
         if isinstance(error, OSError):
             raise BackendUnavailableError(f"the dataset can't be sent to workers that run already: {error}") from error
         raise BackendUnavailableError(

@@ -48,7 +48,7 @@ from ordmap.engine.shelf import Lent, Shelf, room
 from ordmap.engine.staff import Staff, Started, Worker
 from ordmap.engine.vigil import Vigil
 from ordmap.errors import BackendUnavailableError, OrdmapError, RemoteError
-from ordmap.interrupts import came_by_a_signal, uninterrupted
+from ordmap.interrupts import pass_on, uninterrupted
 from ordmap.limit import too_long
 from ordmap.outcome import Answer, Raised, one_line, opened
 from ordmap.places import token_of
@@ -240,8 +240,7 @@ class Crew:
                 if things is told:
                     break
             except Exception as error:
-                if came_by_a_signal(error):
-                    raise
+                pass_on(error)
         return lesson.previous
 
     def _send_lesson(self, lesson: Lesson) -> int:

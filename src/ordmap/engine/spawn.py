@@ -32,7 +32,7 @@ from ordmap.engine.trackers import callers_tracker, outlive_workers
 from ordmap.engine.worker import Seat, leashed, work
 from ordmap.errors import BackendUnavailableError
 from ordmap.imports import refuse_workers_in_imports, works
-from ordmap.interrupts import came_by_a_signal
+from ordmap.interrupts import pass_on
 from ordmap.shielded import shielded
 from ordmap.signalled import take_own
 from ordmap.surroundings import Surroundings
@@ -58,8 +58,7 @@ class Interpreter:
         try:
             self._luggage = Parcel((Introduction(), Surroundings.here(), life, logs.note()))
         except BaseException as error:
-            if came_by_a_signal(error):
-                raise
+            pass_on(error)
             raise BackendUnavailableError(
                 "the initializer, its initargs or the finalizer can't be pickled for fresh interpreters: "
                 f"{type(error).__name__}: {error}"
