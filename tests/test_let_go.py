@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import functools
 import gc
 import itertools
+from types import TracebackType
 
 import pytest
+import tblib.pickling_support
 
 from ordmap import ParallelDataset, mapped, ordered_imap, ordered_map
 from ordmap.testing import wait_until
@@ -141,6 +144,16 @@ def test_there_is_no_garbage(options, leave, order):
             leave(ordered_map(item, generator([]), **options))
 
     assert garbage_of(run) == []
+
+
+@BACKENDS
+def test_nor_where_tracebacks_travel(options, monkeypatch):
+    """As tblib has it, for all exceptions once Dask is imported: their frames lead back to those that unpickle them."""
+    for kind in (ValueError, TracebackType):
+        monkeypatch.setitem(copyreg.dispatch_table, kind, None)
+    tblib.pickling_support.install(ValueError)
+    assert garbage_of(lambda: leave_by_error_of_item(ordered_map(item, generator([]), **options))) == []
+    assert garbage_of(lambda: leave_by_close(ordered_map(RuntimeError, generator([]), **options))) == []
 
 
 @BACKENDS

@@ -11,7 +11,7 @@ import copyreg
 import pickle
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import EllipsisType, FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple
@@ -84,10 +84,25 @@ def pack_error(error: BaseException, text: str, dumps: Dumps) -> PackedError:
     return PackedError(links, text)
 
 
+# A traceback that was pickled, as tblib does it, is made anew by calls, and its frames lead back to those that unpickle
+# it: so none of these may hold the exception once it has returned.
+
+
 def open_error(packed: PackedError) -> BaseException:
     """Return the exception that was packed, with its relatives."""
-    chain = [_unpickled(link, packed.traceback if not i else "") for i, link in enumerate(packed.chain)]
-    pending = list(zip(chain, packed.chain, strict=True))
+    chain: list[BaseException] = []
+    try:
+        for link in packed.chain:
+            chain.append(_unpickled(link, "" if chain else packed.traceback))
+        _relate(chain, packed.chain)
+        return chain[0]
+    finally:
+        chain.clear()
+
+
+def _relate(chain: Sequence[BaseException], links: Sequence[_Link]) -> None:
+    """Set the relatives of exceptions, as their links say."""
+    pending = list(zip(chain, links, strict=True))
     while pending:
         one, link = pending.pop()
         set_relatives(
@@ -97,8 +112,7 @@ def open_error(packed: PackedError) -> BaseException:
         )
         _suppress_context.__set__(one, link.suppress_context)
         # A group came with copies of its members, without their relatives.
-        pending += [(member, packed.chain[n]) for member, n in zip(_members(one), link.members, strict=False)]
-    return chain[0]
+        pending += [(member, links[n]) for member, n in zip(_members(one), link.members, strict=False)]
 
 
 # The setters of BaseException itself: the user's class may refuse to have anything set, as a frozen dataclass does.
@@ -263,29 +277,35 @@ def _spared(error: BaseException, lesser: bytes | None) -> tuple[bytes | None, s
 def _built(data: bytes) -> BaseException:
     build: Callable[..., object]
     build, args = pickle.loads(data)  # one of those below
-    error = build(*args)
-    if not isinstance(error, BaseException):
-        raise TypeError("it comes as something else")
-    return error
+    try:
+        error = build(*args)
+        if not isinstance(error, BaseException):
+            raise TypeError("it comes as something else")
+        return error
+    finally:
+        error = args = None
 
 
 def _unpickled(link: _Link, text: str) -> BaseException:
     if link.data is not None:
         try:
-            error = _built(link.data)
+            return _noted(_built(link.data), link.note)
         except BaseException as fault:
             pass_on(fault)
             # The stand-in below says all that is known of it.
-        else:
-            if link.note:
-                vars(error)["__notes__"] = [*vars(error).get("__notes__", ()), link.note]
-            return error
     return RemoteError(
         f"{link.type_name}: {link.message} (the exception itself can't be pickled)",
         type_name=link.type_name,
         remote_message=link.message,
         remote_traceback=text,
     )
+
+
+def _noted(error: BaseException, note: str) -> BaseException:
+    """Return an exception with a note, if there is one."""
+    if note:
+        vars(error)["__notes__"] = [*vars(error).get("__notes__", ()), note]
+    return error
 
 
 def _itself(error: BaseException) -> BaseException:
