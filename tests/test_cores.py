@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import threadpoolctl
 
 from ordmap import Processes, Spawn, ordered_map
 from ordmap.backends import portable
-from ordmap.backends.cores import environment
+from ordmap.backends.cores import _VARIABLES, environment
 from ordmap.engine import available
 from test_scripts import finished
 
@@ -24,6 +25,13 @@ WORKERS = {
     "processes": Processes, "spawn": Spawn, "portable": portable.Processes, "portable-spawn": portable.Spawn,
 }  # fmt: skip
 everywhere = pytest.mark.parametrize("make", WORKERS.values(), ids=WORKERS)
+
+
+@pytest.fixture(autouse=True)
+def no_numbers_of_others(monkeypatch):
+    """Have none in the environment: Dask sets some in that of a test's process."""
+    for variable in _VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
 
 
 def threads_of_libraries(_):
@@ -62,6 +70,37 @@ def test_what_the_caller_has_loaded_is_limited_and_the_caller_is_not(make, threa
     variables = dict(os.environ)
     assert set(ordered_map(threads_of_libraries, range(4), backend=pool)) == {frozenset({threads})}
     assert dict(os.environ) == variables
+
+
+@everywhere
+def test_more_threads_than_a_library_has_are_made(make, tmp_path):
+    """OpenBLAS would spin for ever, waiting for those that it lacks."""
+    program = tmp_path / "program.py"
+    program.write_text(MORE.format(module=make.__module__, name=make.__name__), encoding="utf-8")
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "[{2}, {2}, {2}]\n"
+
+
+MORE = """
+import numpy, threadpoolctl
+from {module} import {name}
+from ordmap import ordered_map
+from ordmap.backends.cores import limit
+
+def work(_):
+    limit(2)  # as a worker does where the library is loaded by then
+    a = numpy.ones((400, 400))
+    assert (a @ a)[0, 0] == 400
+    return {{one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"}}
+
+if __name__ == "__main__":
+    numpy.ones((400, 400)) @ numpy.ones((400, 400))
+    print(list(ordered_map(work, range(3), backend={name}(2, threads_per_worker=2))))
+"""
 
 
 def test_none_leaves_them_as_they_are(caller_has_three):

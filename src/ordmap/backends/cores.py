@@ -34,7 +34,8 @@ _RUNTIME = re.compile(rb" (/[^\n]*/lib[^\n/]*(?:blas|blis|mkl_rt|omp)[^\n/]*\.so
 _SETTERS = ("omp_set_num_threads", "MKL_Set_Num_Threads", "bli_thread_set_num_threads")
 
 #: OpenBLAS has its functions under a name for each of its makers, and shows its own number, or doesn't. To call it in a
-#: fork has its threads start again, to be idle, which takes longer than all else that a worker begins with.
+#: fork has its threads start again, to be idle, which takes longer than all else that a worker begins with. So a lesser
+#: number is set directly. Not a greater one: it would wait for ever for threads that it doesn't have.
 _OPENBLAS = tuple(
     (f"{maker}openblas_set_num_threads{size}", f"{maker}openblas_get_num_threads{size}")
     for maker in ("", "scipy_")
@@ -67,8 +68,10 @@ def limit(threads: int | None) -> None:
 
 def _limit_openblas(library: ctypes.CDLL, threads: int) -> None:
     if hasattr(library, _OPENBLAS_NUMBER):
-        ctypes.c_int.in_dll(library, _OPENBLAS_NUMBER).value = threads
-        return
+        number = ctypes.c_int.in_dll(library, _OPENBLAS_NUMBER)
+        if threads <= number.value:
+            number.value = threads
+            return
     for setter, getter in _OPENBLAS:
         if hasattr(library, setter) and getattr(library, getter)() != threads:
             getattr(library, setter)(threads)
