@@ -55,7 +55,11 @@ class TestWarmProcesses(BackendContract):
             yield pool
 
 
-@pytest.mark.parametrize("make", [portable.Processes, portable.Spawn])
+#: A second's start for each test; others try all that is said here with what is forked, or with the engine.
+long = pytest.mark.long
+
+
+@pytest.mark.parametrize("make", [portable.Processes, pytest.param(portable.Spawn, marks=long)])
 class TestPortable(BackendContract):
     """The processes of systems that the engine doesn't know."""
 
@@ -85,7 +89,7 @@ class TestThreadPoolExecutor(BackendContract):
         return {**resolved.promises, "worker death": resolve("threads", 2).promises["worker death"]}.__getitem__
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=long)])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 class TestProcessPoolExecutor(BackendContract):
     @pytest.fixture

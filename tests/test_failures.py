@@ -272,8 +272,8 @@ def test_a_worker_that_leaks_is_replaced(chunksize):
     finally:
         gc.unfreeze()
     assert 4 <= len({pid for pid, _ in found}) <= 10
-    # It begins no item with more, but for the little that it takes to receive the next one.
-    assert max(before for _, before in found) < 95e6
+    # It begins no item with more, but for the little that it takes to receive the next one: much less than 20 MB.
+    assert max(before for _, before in found) < 100e6
 
 
 def test_what_a_worker_shares_with_the_caller_is_not_its_own():
@@ -582,9 +582,11 @@ class Mixed:
 COMMON = [(Processes, None, 120, 24), (Processes, 1, 120, 24), (Processes, 6, 120, 24), (Spawn, None, 120, 24)]
 MANY = [(Processes, 1, 1000, 1000), (Spawn, 1, 1000, 1000)]  # more chunks than the channel has room for one by one
 INSTANTS = [
-    pytest.param(point, *how, id=f"{point}, {how[0].name}, chunks of {how[1]}")
+    pytest.param(
+        point, *how, id=f"{point}, {how[0].name}, chunks of {how[1]}", marks=[pytest.mark.long] if place else []
+    )
     for point in points.POINTS
-    for how in (MANY if point == "an offered task given up" else COMMON)
+    for place, how in enumerate(MANY if point == "an offered task given up" else COMMON)
 ]
 
 

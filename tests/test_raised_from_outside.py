@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 
@@ -41,12 +42,20 @@ pytestmark = [
 ROUNDS = 400
 
 
+#: Where those came that were made so far.
+came = []
+
+
 class Limit(BaseException):
-    pass
+    def __init__(self, *args):
+        super().__init__(*args)
+        came.append("".join(traceback.format_stack()))
 
 
 class Late(Exception):
-    pass
+    def __init__(self, *args):
+        super().__init__(*args)
+        came.append("".join(traceback.format_stack()))
 
 
 def raise_in(thread, kind):
@@ -79,13 +88,14 @@ def test_it_comes_whenever_it_is_raised_and_nothing_is_left(backend, kind):
 
     for _ in range(10 if backend is Spawn else 30):
         began.clear()
+        came.clear()
         thread = threading.Thread(target=loop)
         thread.start()
         assert began.wait(10)
         time.sleep(0.0002 + chance.random() * (0.1 if backend is Spawn else 0.02))
         raise_in(thread.ident, kind)
         thread.join(30)
-        assert not thread.is_alive()
+        assert not thread.is_alive(), f"it came and was lost: {came}"
         gc.collect()
         until(lambda: not children())
     assert len(ended) == (10 if backend is Spawn else 30)
