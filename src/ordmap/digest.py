@@ -91,8 +91,8 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         if kind in _KINDS:
             return _KINDS[kind](value)
-        if issubclass(kind, type):
-            return _identity(value)
+        if issubclass(kind, type) or (kind is BuiltinFunctionType and value.__module__ not in sys.modules):
+            return _identity(value)  # pickle would import its module, and say of whatever comes meanwhile that it can't
         return NotImplemented if _is_plain(kind, value) else _state(kind, value)
 
 
