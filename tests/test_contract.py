@@ -39,7 +39,13 @@ class TestAsyncio(BackendContract):
         return InThreads(2)
 
 
-@pytest.mark.parametrize("name", [name for name in BACKENDS if name != "asyncio"])
+#: A start for each test that takes long; the warm pools, and the forked workers, are tried in all of this, too.
+long = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[long] * (name == "spawn")) for name in BACKENDS if name != "asyncio"]
+)
 class TestByName(BackendContract):
     @pytest.fixture
     def backend(self, name):
@@ -55,11 +61,7 @@ class TestWarmProcesses(BackendContract):
             yield pool
 
 
-#: A second's start for each test; others try all that is said here with what is forked, or with the engine.
-long = pytest.mark.long
-
-
-@pytest.mark.parametrize("make", [portable.Processes, pytest.param(portable.Spawn, marks=long)])
+@pytest.mark.parametrize("make", [pytest.param(one, marks=long) for one in (portable.Processes, portable.Spawn)])
 class TestPortable(BackendContract):
     """The processes of systems that the engine doesn't know."""
 

@@ -83,6 +83,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_every_module_of_the_standard_library_is_parsed() -> None:
     done = ordmap_command("demo", "--workers", 2)
     first_line = done.stdout.partition("\n")[0]

@@ -479,7 +479,10 @@ class OfItsIterator:
     ("make", "shard"),
     [
         *itertools.product(["serial", "threads", "processes"], [None, (0, 3), (2, 3), (1, 2, "keep")]),
-        *itertools.product(["spawn", "portable processes", "portable spawn"], [(2, 3)]),
+        *(
+            pytest.param(make, (2, 3), marks=pytest.mark.long)
+            for make in ("spawn", "portable processes", "portable spawn")
+        ),
     ],
 )
 @pytest.mark.parametrize("sampler", [Counter, OfItsIterator])

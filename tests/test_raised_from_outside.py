@@ -142,10 +142,15 @@ def test_it_may_come_at_any_call_of_the_start(backend, kind):
         for stop in range(1, total, max(1, total // 60)):
             # While an iterator is dropped Python may lose it.
             come = pytest.raises(kind) if stop < 0.9 * begun else contextlib.suppress(kind)
+            came.clear()
             with come:
                 other.submit(calls, start, stop, kind).result()
             gc.collect()
             until(lambda: not children())
+            ours = [thread for thread in threading.enumerate() if thread.name.startswith("ordmap-")]
+            for thread in ours:
+                thread.join(5)
+                assert not thread.is_alive(), f"it is left by what came here: {came}"
 
 
 class Interrupted:
