@@ -120,7 +120,7 @@ def streams_taken() -> Iterator[None]:
     try:
         for file in range(_STDERR + 1):
             if not _is_open(file):
-                taken.append(os.open(os.devnull, os.O_RDWR))  # the lowest that is free
+                noted(taken, os.open, os.devnull, os.O_RDWR)  # the lowest that is free
                 os.set_inheritable(taken[-1], True)  # for workers, as streams of theirs
         yield
     finally:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ordmap import real_time as time
+from ordmap.shielded import noted
 from ordmap.when_imported import when_imported
 
 __all__ = ["PATIENCE", "callers_tracker", "held", "outlive_workers", "tracker_kept"]
@@ -47,11 +48,13 @@ def tracker_kept() -> Iterator[int | None]:
     if file is None:
         yield None
         return
-    kept = os.dup(file)
+    kept: list[int] = []
     try:
-        yield kept
+        noted(kept, os.dup, file)
+        yield kept[0]
     finally:
-        os.close(kept)
+        for one in kept:
+            os.close(one)
 
 
 def held(leashes: Sequence[socket.socket], seconds: float = 0.0) -> list[socket.socket]:
