@@ -124,8 +124,7 @@ def streams_taken() -> Iterator[None]:
                 os.set_inheritable(taken[-1], True)  # for workers, as streams of theirs
         yield
     finally:
-        for file in taken:
-            os.close(file)
+        close_all(taken)
 
 
 def _is_open(file: int) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ordmap import real_time as time
+from ordmap.engine.memory import close_all
 from ordmap.shielded import noted
 from ordmap.when_imported import when_imported
 
@@ -53,8 +54,7 @@ def tracker_kept() -> Iterator[int | None]:
         noted(kept, os.dup, file)
         yield kept[0]
     finally:
-        for one in kept:
-            os.close(one)
+        close_all(kept)
 
 
 def held(leashes: Sequence[socket.socket], seconds: float = 0.0) -> list[socket.socket]:
