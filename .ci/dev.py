@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "ordmap-installed.json"
+OF_TORCH = "tests/test_torch.py"
 INDEX = "https://pypi.org/simple"
 
 
@@ -54,7 +55,9 @@ def main(arguments: list[str]) -> int:
         return last([str(PYTHON), "-m", "ordmap", "demo", *rest], at_root=False)
     if command == "test":
         set_up(["test"])
-        return last([str(PYTHON), "-m", "pytest", "-n", "logical", "--maxprocesses", "4", *rest])
+        # Where PyTorch was installed, each of these processes would have it, and be forked with it for each test.
+        without = [] if OF_TORCH in rest else [f"--ignore={OF_TORCH}"]
+        return last([str(PYTHON), "-m", "pytest", "-n", "logical", "--maxprocesses", "4", *without, *rest])
     if command == "test-others":
         set_up(["test", "others"])
         named = any("tests/others" in argument for argument in rest)
@@ -62,7 +65,7 @@ def main(arguments: list[str]) -> int:
         return last([str(PYTHON), "-m", "pytest", "-n", "logical", "--maxprocesses", "4", *chosen, *rest])
     if command == "test-torch" and not rest:
         set_up(["test", "others", "torch"])
-        return last([str(PYTHON), "-m", "pytest", "tests/test_torch.py", *with_torch()])
+        return last([str(PYTHON), "-m", "pytest", OF_TORCH, *with_torch()])
     if command == "check" and not rest:
         set_up(["test", "lint", "docs"])
         return check()

@@ -7,10 +7,11 @@ workers are under way: it is they that it waits for then.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import FunctionType
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ def begin_in_fork() -> None:
 def note_classes() -> None:
     """Note the classes that processes have which were forked since the last note."""
     global _noted_until
-    there = {id(kind): kind for kind in _unnamed()}
+    there = {id(kind): kind for kind in _unnamed(_census())}
     last = _noted[-1][1] if _noted else {}
     if not _noted or there.keys() != last.keys() or any(last[at]() is not kind for at, kind in there.items()):
         _noted.append((_noted_until + 1, {at: weakref.ref(kind) for at, kind in there.items()}))
@@ -107,41 +108,99 @@ def _classes() -> list[type]:
     return list(classes.values())
 
 
-def _unnamed() -> list[type]:
-    """Return the classes that may travel by value."""
-    spaces = _Spaces(_standard)
+#: An object, and the classes older than it that may travel by value, now or once no name leads to them, by address.
+#: They are replaced together: threads that note classes at the same time may each have missed what the other has seen.
+_seen: tuple[object, dict[int, weakref.ref[type]]] = object(), {}
+
+#: So many young objects are looked through at most: it is quicker to go through all classes than through more.
+_YOUNG = 20_000
+
+
+def _census() -> list[type]:
+    """Return the classes that may travel by value, now or once no name leads to them."""
+    global _seen
+    marker, seen = _seen
+    next_marker: list[object] = []  # a class that is made from here on is younger, and seen next time
+    young = _young_with(marker)
+    if young is None:
+        seen, young = {}, _classes()
+    there = {at: kind for at, reference in seen.items() if (kind := reference()) is not None}
+    there.update((id(kind), kind) for kind in _that_may_travel(young))
+    _seen = next_marker, {at: weakref.ref(kind) for at, kind in there.items()}
+    return list(there.values())
+
+
+def _young_with(marker: object) -> list[type] | None:
+    """Return young classes, and so all that were made after this object was; ``None``: that isn't known, or not soon.
+
+    The garbage collector moves all that is young into the next generation at once. So while an object is among the
+    young ones, all that was made after it is, too.
+    """
+    counts, (threshold, *_) = gc.get_count(), gc.get_threshold()
+    if counts[0] + counts[1] * threshold > _YOUNG:
+        return None
+    classes: list[type] = []
+    for generation in (0, 1):
+        found = False
+        for one in gc.get_objects(generation):
+            if one is marker:
+                found = True
+            elif issubclass(type(one), type):  # not isinstance(), which asks the object
+                classes.append(one)
+        if found:
+            return classes
+    return None
+
+
+def _that_may_travel(kinds: Iterable[type]) -> list[type]:
+    """Return those of these classes that may travel by value, now or once no name leads to them."""
+    spaces = _Spaces(_settled)
     # Nearly all of the thousand classes that there are fail these tests, at a tenth of a microsecond each.
+    return [
+        kind
+        for kind in kinds
+        if (space := spaces[getattr(kind, "__module__", None)]) is not None
+        and (space is not _INSTALLED or "<locals>" in kind.__qualname__)
+    ]
+
+
+def _unnamed(kinds: Iterable[type]) -> list[type]:
+    """Return those of these classes that travel by value."""
+    spaces = _Spaces(_settled)
     unnamed = [
         kind
-        for kind in _classes()
-        if (space := spaces[getattr(kind, "__module__", None)]) is not None
-        and ("<locals>" in kind.__qualname__ or (space is not _INSTALLED and not _is_named(kind, space)))
+        for kind in kinds
+        if "<locals>" in kind.__qualname__
+        or ((space := spaces[kind.__module__]) is not None and space is not _INSTALLED and not _is_named(kind, space))
     ]
     # A class that is made in C may say that it is of any module, such as none; it never goes by value.
     in_python = {kind.__module__ for kind in unnamed if FunctionType in map(type, vars(kind).values())}
     return [kind for kind in unnamed if "<locals>" in kind.__qualname__ or kind.__module__ in in_python | SCRIPT]
 
 
+#: A package whose classes always go by name.
+_OUR_OWN = frozenset({__name__.partition(".")[0]})
+
 #: What stands for the names of a library that is installed: it may hide classes, which are many, and seldom travel.
 _INSTALLED: Mapping[str, object] = {"": None}
 
 
 class _Spaces(dict[object, Mapping[str, object] | None]):
-    """By module: the names that lead to classes in another process. ``None``: it is the standard library's."""
+    """By module: the names that lead to classes in another process. ``None``: it is the standard library's, or ours."""
 
     def __missing__(self, module: object) -> Mapping[str, object] | None:
         self[module] = space = _space(module)
-        if space is None:
-            _standard[module] = None
+        if space is None or (space is _INSTALLED and module in sys.modules):
+            _settled[module] = space
         return space
 
 
-#: Modules of the standard library that were met, which stay so.
-_standard: dict[object, Mapping[str, object] | None] = {}
+#: Modules that were met and stay what they are: the standard library's, ours, and those of libraries.
+_settled: dict[object, Mapping[str, object] | None] = {}
 
 
 def _space(module: object) -> Mapping[str, object] | None:
-    if not isinstance(module, str) or module.partition(".")[0] in sys.stdlib_module_names:
+    if not isinstance(module, str) or module.partition(".")[0] in sys.stdlib_module_names | _OUR_OWN:
         return None
     if not importable()[module]:
         return {}

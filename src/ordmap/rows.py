@@ -53,12 +53,11 @@ class RowWriter:
         self._written: list[bytes] = []
         self._table = _Table({})
         self._pickler = _pickler(self._written, self._table)
-        self._run = 0
+        self._run: int | None = None
         self._seen: dict[int, Any] = {}
         self._wait = self._pause = 1
         self._off = self._out = 0  # chunks without a row, after results that don't belong in one: left, and next time
         self.on = False
-        self._prime([])
 
     def begin(self, run: int, items: int) -> bool:
         """Begin with a chunk of a run; return whether a row pays. The writer is ``on`` then, until it refuses."""

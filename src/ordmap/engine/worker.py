@@ -548,18 +548,20 @@ class _Worker:
                 result = Raised(error)
             if _forked:
                 end_child(result)
-            if type(result) is str and len(result) <= SMALL:
-                nbytes += len(result)
-            elif type(result) is not int and id(type(result)) not in _PLAIN:
-                kind = kind if kind != PLAIN else ROW if rows.begin(order.run, len(keys)) else ANSWER
-                if rows.on and id(type(result)) not in _ELSEWHERE and (data := add(result)) is not None:
-                    result = data
-                    nbytes += len(data)
+            cls = type(result)
+            if cls is not int and id(cls) not in _PLAIN:
+                if cls is str and len(result) <= SMALL:
+                    nbytes += len(result)
                 else:
-                    box = [result]
-                    result = None  # from here on the box alone holds it
-                    result, size = self._encoded(box, lent, alone=kind == ANSWER)
-                    nbytes += size
+                    kind = kind if kind != PLAIN else ROW if rows.begin(order.run, len(keys)) else ANSWER
+                    if rows.on and id(cls) not in _ELSEWHERE and (data := add(result)) is not None:
+                        result = data
+                        nbytes += len(data)
+                    else:
+                        box = [result]
+                        result = None  # from here on the box alone holds it
+                        result, size = self._encoded(box, lent, alone=kind == ANSWER)
+                        nbytes += size
             outcomes.append(result)
             if clock() < look_up:
                 continue
