@@ -2,7 +2,7 @@
 """Set up and run: all that a fresh clone needs is this file and Python 3.11 or newer.
 
 python3 .ci/dev.py demo [ARGS…]   set up .venv, and run `ordmap demo ARGS`
-python3 .ci/dev.py test [ARGS…]   set up .venv with what the tests need, and run `pytest ARGS`, a process for each core
+python3 .ci/dev.py test [ARGS…]   set up .venv with what the tests need, and run `pytest ARGS` in a few processes
 python3 .ci/dev.py test-others [ARGS…]
                                   set up .venv with other libraries and servers, and run the tests beside them
 python3 .ci/dev.py test-torch     set up .venv with these and PyTorch, and run the tests that need it
@@ -40,6 +40,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "ordmap-installed.json"
+#: One process more than there are cores, since many tests wait for something.
+AT_ONCE = ["-n", str(min((os.cpu_count() or 1) + 1, 4))]
 OF_TORCH = "tests/test_torch.py"
 INDEX = "https://pypi.org/simple"
 
@@ -57,12 +59,12 @@ def main(arguments: list[str]) -> int:
         set_up(["test"])
         # Where PyTorch was installed, each of these processes would have it, and be forked with it for each test.
         without = [] if OF_TORCH in rest else [f"--ignore={OF_TORCH}"]
-        return last([str(PYTHON), "-m", "pytest", "-n", "logical", "--maxprocesses", "4", *without, *rest])
+        return last([str(PYTHON), "-m", "pytest", *AT_ONCE, *without, *rest])
     if command == "test-others":
         set_up(["test", "others"])
         named = any("tests/others" in argument for argument in rest)
         chosen = [] if named else ["tests/others", *(f"--ignore={path}" for path in with_torch())]
-        return last([str(PYTHON), "-m", "pytest", "-n", "logical", "--maxprocesses", "4", *chosen, *rest])
+        return last([str(PYTHON), "-m", "pytest", *AT_ONCE, *chosen, *rest])
     if command == "test-torch" and not rest:
         set_up(["test", "others", "torch"])
         return last([str(PYTHON), "-m", "pytest", OF_TORCH, *with_torch()])

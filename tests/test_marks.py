@@ -38,6 +38,43 @@ def test_a_result_is_of_the_caller_s_class():
     assert [result.product() for result in results] == [0, 3, 6, 9]
 
 
+def freeze_for_a_moment():
+    gc.freeze()
+    gc.unfreeze()
+
+
+def make_many_objects():
+    return [[] for _ in range(50_000)]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [list, lambda: gc.collect(0), lambda: gc.collect(1), gc.collect, freeze_for_a_moment, make_many_objects],
+)
+def test_so_it_is_whatever_was_collected_between_it_and_another_start(between):
+    list(ordered_map(abs, range(2), workers=1, backend="processes"))
+    kind = made(7)
+    kept = between()
+    results = list(ordered_map(lambda i: kind(i), range(4), workers=2, backend="processes"))
+    assert {type(result) for result in results} == {kind}
+    del kept
+
+
+def test_so_is_one_that_no_name_leads_to_any_more():
+    for _ in range(2):  # the first start sees it while a name does
+        results = list(ordered_map(_global_kind.__call__, range(4), workers=2, backend="processes"))
+        assert {type(result) for result in results} == {_global_kind}
+        globals().pop("Global", None)
+
+
+class Global:
+    def __init__(self, value):
+        self.value = value
+
+
+_global_kind = Global
+
+
 def test_so_is_one_of_a_worker_that_ran_already(pool):
     kind = made(4)
     results = list(ordered_map(lambda i: kind(i), range(4), backend=pool))

@@ -178,15 +178,12 @@ def _unnamed(kinds: Iterable[type]) -> list[type]:
     return [kind for kind in unnamed if "<locals>" in kind.__qualname__ or kind.__module__ in in_python | SCRIPT]
 
 
-#: A package whose classes always go by name.
-_OUR_OWN = frozenset({__name__.partition(".")[0]})
-
 #: What stands for the names of a library that is installed: it may hide classes, which are many, and seldom travel.
 _INSTALLED: Mapping[str, object] = {"": None}
 
 
 class _Spaces(dict[object, Mapping[str, object] | None]):
-    """By module: the names that lead to classes in another process. ``None``: it is the standard library's, or ours."""
+    """By module: the names that lead to classes in another process. ``None``: it is the standard library's."""
 
     def __missing__(self, module: object) -> Mapping[str, object] | None:
         self[module] = space = _space(module)
@@ -195,17 +192,18 @@ class _Spaces(dict[object, Mapping[str, object] | None]):
         return space
 
 
-#: Modules that were met and stay what they are: the standard library's, ours, and those of libraries.
+#: Modules that were met and stay what they are: the standard library's, and those of libraries.
 _settled: dict[object, Mapping[str, object] | None] = {}
 
 
 def _space(module: object) -> Mapping[str, object] | None:
-    if not isinstance(module, str) or module.partition(".")[0] in sys.stdlib_module_names | _OUR_OWN:
+    if not isinstance(module, str) or module.partition(".")[0] in sys.stdlib_module_names:
         return None
     if not importable()[module]:
         return {}
     loaded = sys.modules.get(module)
-    installed = loaded is None or "-packages" in str(getattr(loaded, "__file__", None))
+    ours = module.partition(".")[0] == __name__.partition(".")[0]
+    installed = ours or loaded is None or "-packages" in str(getattr(loaded, "__file__", None))
     return _INSTALLED if installed else vars(loaded)
 
 
