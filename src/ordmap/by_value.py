@@ -25,6 +25,7 @@ from ordmap.digest import digest_of
 from ordmap.names import SCRIPT, importable, names_here
 from ordmap.namespace import INHERITED, News, Place
 from ordmap.reducers import RESULT, Purpose, reducers
+from ordmap.reducers.errors import reduced_error
 from ordmap.vocabulary import Vocabulary
 
 __all__ = ["dumps", "globals_of"]
@@ -89,6 +90,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         reduce = _KINDS.get(kind)
         if reduce is not None:
             return reduce(self, value)
+        if issubclass(kind, BaseException):
+            return reduced_error(value)
         return NotImplemented if self._importable[kind.__module__] else self._object(value, kind)
 
     def _place(self, module: str, names: Mapping[str, Any], thing: Any, name: str) -> Place:

@@ -69,7 +69,7 @@ class RowWriter:
             self._off -= self._off > 0
             return False
         reducers = self._reducers()
-        if reducers != self._table.known:
+        if reducers is not self._table.known:
             self._table = self._pickler.dispatch_table = _Table(reducers)
         self.primer, self._memo = self._next
         self._pickler.memo = self._memo
