@@ -362,6 +362,54 @@ def test_kinds_of_classes_and_functions(script, backend):
     assert "all is well" in run(script(KINDS), backend)
 
 
+#: What ``type`` statements make: of itself, with parameters, within what dataclasses and functions say of themselves.
+ALIASES = r"""
+import sys
+from dataclasses import dataclass, fields
+from ordmap import Processes, Spawn, ordered_map
+from ordmap.backends import portable
+
+type Json = dict[str, Json] | list[Json] | str
+type Pair[T] = tuple[T, T]
+type Bag[*Ts, **P] = dict[tuple[*Ts], P]
+type Point = tuple[float, float]
+
+@dataclass
+class Shape:
+    where: Point
+    more: Pair[int]
+    raw: Json
+
+def local():
+    type Inner = list[Point]
+    return Inner
+
+def make(i: Json) -> Pair[int]:
+    meant = Json.__value__.__args__[0].__args__[1], Pair.__value__.__args__ == Pair.__type_params__ * 2
+    return Shape((i, i), (1, 2), {}), [f.type for f in fields(Shape)], [Json, Pair, Bag, Point, Pair[int]], meant
+
+def same(alias): return alias, alias.__name__, alias.__module__
+def inner(_): return local()
+
+if __name__ == "__main__":
+    backends = {"processes": Processes, "spawn": Spawn, "portable processes": portable.Processes, "portable spawn": portable.Spawn}
+    with backends[sys.argv[1]](2) as pool:
+        for _ in range(2):
+            for got in ordered_map(make, range(6), backend=pool):
+                assert got == (Shape((got[0].where[0],) * 2, (1, 2), {}), [Point, Pair[int], Json], [Json, Pair, Bag, Point, Pair[int]], (Json, True)), got
+            aliases = [Json, Pair, Bag, Point] * 3
+            assert list(ordered_map(same, aliases, backend=pool)) == [(one, one.__name__, "__main__") for one in aliases]
+            assert [one.__value__ for one in ordered_map(inner, range(2), backend=pool)] == [list[Point]] * 2
+    print("all is well")
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="that statement is new in Python 3.12")
+@pytest.mark.parametrize("backend", OURS)
+def test_what_type_statements_make_goes_as_classes_do(script, backend):
+    assert "all is well" in run(script(ALIASES), backend)
+
+
 #: Enums whose constructors don't take what their members have, and typed dictionaries.
 MEMBERS = r"""
 import abc, dataclasses, datetime, decimal, enum, functools, sys, typing

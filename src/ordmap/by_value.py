@@ -12,6 +12,7 @@ import functools
 import io
 import pickle
 import sys
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from enum import Enum
@@ -231,9 +232,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 
     def _variable(self, variable: Any) -> Any:
         """Reduce what stands for types: it is the same in all that needs it."""
-        if self._importable[variable.__module__]:
-            return NotImplemented
         kind, module, name = type(variable), variable.__module__, variable.__name__
+        # A parameter of a statement's says that it is of `typing`.
+        if self._importable[module] and getattr(sys.modules.get(module), name, None) is variable:
+            return NotImplemented
         place = self._place(module, namespace.names_of(module, name, variable), variable, name)
         if kind is TypeVar:
             build, arguments = cloudpickle._make_typevar, cloudpickle._decompose_typevar(variable)
@@ -242,6 +244,18 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             rest = (variable.__supertype__,) if kind is NewType else ()
             build, arguments = namespace.tracked, (mark, kind, name, *rest)
         return namespace.named, (place, build, *arguments), module, None, None, namespace.lie_in
+
+    def _alias(self, alias: Any) -> Any:
+        """Reduce what a ``type`` statement has made, as of Python 3.12."""
+        module, name = alias.__module__, alias.__name__
+        if self._importable[module]:
+            return NotImplemented
+        place = self._place(module, namespace.names_of(module, name, alias), alias, name)
+        meant, parameters = [alias.__value__], alias.__type_params__
+        # It may lead back to the alias, which has it only later, where it need not be known from the beginning.
+        first, then = (meant, None) if parameters else ([], meant)
+        arguments = place, namespace.alias, module, name, parameters, first
+        return namespace.named, arguments, then and (first, then), None, None, namespace.complete_alias
 
     def _object(self, value: Any, kind: type) -> Any:
         """Reduce an object of the script's; one may say that it is found by a name, as what is there but once does."""
@@ -287,6 +301,8 @@ _KINDS: dict[type, Callable[[_Pickler, Any], Any]] = {
     NewType: _Pickler._variable,
     ContextVar: _Pickler._context_variable,
 }
+if sys.version_info >= (3, 12):
+    _KINDS[typing.TypeAliasType] = _Pickler._alias
 
 
 def _is_defined(value: Any) -> bool:

@@ -182,6 +182,23 @@ def lie_in(variable: Any, module: str) -> None:
     variable.__module__ = module
 
 
+def alias(module: str, name: str, parameters: tuple[Any, ...], meant: list[object]) -> Any:
+    """Return what a ``type`` statement makes in a module: what it stands for is looked up in the list, when asked for.
+
+    With parameters, which have to be these very ones, it is there already.
+    """
+    space = {"__name__": module, "meant": meant, "parameters": parameters}
+    generic = f"from typing import TypeAliasType\n{name} = TypeAliasType({name!r}, meant[0], type_params=parameters)"
+    exec(generic if parameters else f"type {name} = meant[0]", space)  # noqa: S102  a statement of newer Pythons
+    return space[name]
+
+
+def complete_alias(_: Any, state: tuple[list[object], list[object]]) -> None:
+    """Have an alias stand for what it is to."""
+    meant, value = state
+    meant[:] = value
+
+
 def remade(kind: Any, state: dict[str, Any]) -> Any:
     """Return an object that pickle would only name."""
     made: Any = kind.__new__(kind)
