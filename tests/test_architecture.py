@@ -74,7 +74,7 @@ FLOORS = [
         "backends.variables",
         "backends.watch",
     },
-    {"backends.loads", "backends.sharing"},
+    {"backends.loads", "backends.sharing", "backends.unsendable"},
     {"backends.remote"},
     {"backends.asyncio", "backends.executor", "backends.serial", "backends.threads"},
     {"backends.portable"},

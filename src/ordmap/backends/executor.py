@@ -36,6 +36,7 @@ from ordmap.backends.loads import PickledLoad
 from ordmap.backends.pool import POOL_CLOSED, worker_count
 from ordmap.backends.promises import row, weaker
 from ordmap.backends.remote import Key, Payload, Reply, Rules, compute_chunk, hold, let_go
+from ordmap.backends.unsendable import said_of
 from ordmap.backends.variables import packed
 from ordmap.chunk import Chunk
 from ordmap.errors import BackendUnavailableError, OrdmapError, WorkerDiedError
@@ -116,7 +117,7 @@ class Shipment:
                 return Payload(self._data, frozenset(_live.copy()))
         raise BackendUnavailableError(
             f"the {type(self.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "
-            f"{type(self.fault).__name__}: {self.fault}; {without_pickling(self._backend)}"
+            f"{said_of(self.fault, [self._compute])}; {without_pickling(self._backend)}"
         ) from self.fault
 
     def keep(self, keeper: object) -> None:

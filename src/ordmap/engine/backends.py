@@ -10,6 +10,7 @@ from ordmap.backends import Job
 from ordmap.backends.forking import Objection, objection_to_fork, refuse_green_threads, without_pickling
 from ordmap.backends.pool import ProcessPool
 from ordmap.backends.promises import SENT_CONTEXT, row, weaker
+from ordmap.backends.unsendable import said_of
 from ordmap.engine.fork import Fork
 from ordmap.engine.jobs import parcel_of
 from ordmap.engine.parcel import Parcel
@@ -215,5 +216,5 @@ def _parcel(
             raise BackendUnavailableError(f"the dataset can't be sent to workers that run already: {error}") from error
         raise BackendUnavailableError(
             f"the {type(job.subject).__qualname__} can't be pickled, so it can't reach workers that run already: "
-            f"{type(error).__name__}: {error}{'' if cure is None else f'; {cure}'}"
+            f"{said_of(error, [job.compute])}{'' if cure is None else f'; {cure}'}"
         ) from error
