@@ -1150,11 +1150,15 @@ def test_a_long_run_holds_no_more_at_its_end_than_at_its_beginning(length, kind)
     assert nbytes < 16_000_000, (before, after)
 
 
-def test_a_worker_with_many_tiny_items_takes_no_core_from_the_caller():
+def test_a_worker_with_short_items_takes_no_core_from_the_caller():
     filtered = "\nSeccomp:\t2" in Path("/proc/self/status").read_text(encoding="utf-8")
     courteous = os.SCHED_OTHER if filtered else os.SCHED_BATCH
 
     def policies(_):
+        return os.sched_getscheduler(0)
+
+    def short(_):
+        time.sleep(0.0001)
         return os.sched_getscheduler(0)
 
     def slow(_):
@@ -1165,6 +1169,7 @@ def test_a_worker_with_many_tiny_items_takes_no_core_from_the_caller():
         tiny = list(ordered_map(policies, range(5000), backend=pool))
         assert tiny[0] == os.SCHED_OTHER
         assert courteous in tiny[1000:]
+        assert courteous in list(ordered_map(short, range(400), backend=pool, prefetch=8))  # two items a chunk
         assert set(ordered_map(slow, range(50), backend=pool)) == {os.SCHED_OTHER}
         assert set(ordered_map(policies, range(500), backend=pool, chunksize=100)) == {os.SCHED_OTHER}
 

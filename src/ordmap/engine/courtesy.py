@@ -1,9 +1,9 @@
 """How a worker stands to its caller where both want a core.
 
 What wakes a worker up is the caller, and the kernel may well give it the caller's own core at once, in the midst of its
-loop. Where items are tiny this happens thousands of times a second, and there is no hurry: other chunks are ready. So a
-worker is a batch process then, which takes nobody's core. One whose items take longer is woken more seldom, and should
-not wait for a core.
+loop. Where items are short this happens thousands of times a second, and there is no hurry: other chunks are ready. So
+a worker is a batch process then, which takes no core from another. One whose items take longer is woken more seldom,
+and should not wait for a core.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ordmap.resources import read_text
 
 __all__ = ["Courtesy"]
 
-#: Items of a chunk from which on they are tiny.
-_MANY = 16
+#: Items of a chunk from which on they are short: only where they take less than a millisecond are there several.
+_SEVERAL = 2
 
 
 class Courtesy:
@@ -30,7 +30,7 @@ class Courtesy:
 
     def show(self, items: int) -> None:
         """Be as courteous as befits a chunk of so many items, whose size was adapted to them."""
-        policy = os.SCHED_BATCH if items >= _MANY else os.SCHED_OTHER
+        policy = os.SCHED_BATCH if items >= _SEVERAL else os.SCHED_OTHER
         if policy == self._policy or not self._is_ours:
             return
         try:
