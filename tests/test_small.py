@@ -309,13 +309,13 @@ def test_buffers_of_an_input_that_fails_half_way_are_none_of_the_next():
         def __reduce__(self):
             raise RuntimeError("half-way")
 
-    pickler = InputPickler(lambda view: view.nbytes > 1000)
+    pickler = InputPickler(1000)
     first = pickler.dumps([array])
     with pytest.raises(RuntimeError, match="half-way"):
         pickler.dumps([array, Half()])
     third = pickler.dumps([array, "third"])
-    assert (pickle.loads(first, buffers=pickler.large[:1])[0] == array).all()
-    assert pickle.loads(third, buffers=pickler.large[1:])[1] == "third"
+    assert (pickle.loads(first, buffers=pickler.left_out[:1])[0] == array).all()
+    assert pickle.loads(third, buffers=pickler.left_out[1:])[1] == "third"
     assert [type(one).__name__ for one in pickled([{}, Half(), [array]])] == ["Pickled", "_Unsendable", "Pickled"]
 
 

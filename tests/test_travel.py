@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import mmap
 import os
@@ -27,7 +28,7 @@ from ordmap.backends.portable import Spawn as PortableSpawn
 from ordmap.engine import available
 from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.outcome import serialise
-from ordmap.reducers import INPUT, JOB, RESULT, errors, look_anew, reducers
+from ordmap.reducers import INPUT, JOB, RESULT, errors, look_anew, pickled_array, reducers
 from ordmap.reducers.purpose import PURPOSES
 from ordmap.sparing import dumped_in_part
 from ordmap.testing import outcomes
@@ -810,3 +811,61 @@ if __name__ == "__main__":
                 assert got == "1 2", got
     print("found")
 """
+
+
+# Small arrays that are inputs
+
+
+def small_arrays():
+    """Return arrays, and whether each is copied into its pickle at once."""
+    matrix = np.arange(12.0).reshape(3, 4)
+    frozen = np.arange(5)
+    frozen.flags.writeable = False
+    letters = "?bhilqBHILQefdgFDG"
+    numbers = [(np.arange(7).astype(letter), True) for letter in letters]
+    return [
+        *numbers,
+        (np.array(3.5), True),
+        (matrix, True),
+        (matrix[1], True),
+        (np.zeros((2, 1, 3, 1)), True),
+        (np.zeros(2047, "u1"), True),
+        (np.zeros(2048, "u1"), False),
+        (matrix[:, 1], False),
+        (matrix.T, False),
+        (matrix.reshape(-1)[3:][1:], True),
+        (frozen, False),
+        (np.broadcast_arrays(np.arange(3), np.zeros((2, 3)))[0], False),
+        (np.zeros((0, 3)), False),
+        (np.arange(3, dtype=">i4"), False),
+        (np.array(["a", None]), False),
+        (np.zeros(3, [("a", "i4"), ("b", "f8")]), False),
+        (np.array(["2020-01-01"], "M8[D]"), False),
+        (np.frombuffer(bytearray(16)), False),
+        (np.ma.masked_array([1, 2], [True, False]), False),
+    ]
+
+
+def test_a_small_array_is_copied_into_its_pickle_and_comes_as_it_was():
+    pickler = InputPickler(2048)
+    for _ in range(2):  # the second time what stands around the numbers is there
+        for array, at_once in small_arrays():
+            assert (pickled_array(array, 2047) is not None) == at_once, array
+            got = pickle.loads(pickler.dumps(array), buffers=[bytearray(view) for view in pickler.left_out])
+            pickler.left_out.clear()
+            assert type(got) is type(array)
+            assert (got.dtype, got.shape) == (array.dtype, array.shape)
+            assert got.flags.writeable == (array.flags.num & 0x400 == 0x400)
+            assert got.tolist() == array.tolist()
+            assert not np.shares_memory(got, array)
+
+
+def test_of_many_shapes_few_are_remembered():
+    for length in range(1, 300):
+        assert (pickle.loads(pickled_array(np.full(length, length), 10_000)) == np.full(length, length)).all()
+
+
+def test_a_class_of_arrays_that_the_program_has_registered_is_left_to_it(monkeypatch):
+    monkeypatch.setitem(copyreg.dispatch_table, np.ndarray, lambda array: (str, ("theirs",)))
+    assert pickled_array(np.zeros(3), 10_000) is None
+    assert pickle.loads(InputPickler().dumps(np.zeros(3))) == "theirs"

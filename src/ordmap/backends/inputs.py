@@ -13,7 +13,7 @@ from ordmap.errors import RemoteError
 from ordmap.interrupts import pass_on
 from ordmap.names import strangers
 from ordmap.outcome import Pickled, one_line
-from ordmap.reducers import INPUT, Purpose, reducers
+from ordmap.reducers import INPUT, Purpose, pickled_array, reducers
 from ordmap.vocabulary import Speaker, Vocabulary
 
 __all__ = [
@@ -31,6 +31,9 @@ __all__ = [
 
 #: Characters of a reason.
 _MOST_SAID = 1000
+
+#: Bytes of an array up to which it is copied into its pickle at once, where no buffer is left out.
+_SMALL = 16 * 1024
 
 
 class Travelling:
@@ -86,20 +89,21 @@ def sent(pickler: InputPickler, key: Any) -> Pickled | Travelling:
 
 
 class InputPickler:
-    """Pickles inputs, each by itself; those of their buffers that ``is_large`` are left out and added to ``large``.
+    """Pickles inputs, each by itself; buffers of at least so many bytes as are ``large`` are added to ``left_out``.
 
     ``vocabulary``: what the workers know by its name, beyond what they import.
     """
 
     def __init__(
         self,
-        is_large: Callable[[memoryview], bool] | None = None,
+        large: int | None = None,
         purpose: Purpose = INPUT,
         vocabulary: Vocabulary | None = None,
     ) -> None:
         self._purpose = purpose
-        self.large: list[memoryview] = []
-        self._collect = None if is_large is None else _collector(is_large, self.large)
+        self.left_out: list[memoryview] = []
+        self._collect = None if large is None else _collector(large, self.left_out)
+        self._small = _SMALL if large is None else large - 1
         self._file = io.BytesIO()
         self._plain = pickle.Pickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
         self._plain.dispatch_table = _table(purpose)
@@ -110,7 +114,10 @@ class InputPickler:
 
     def dumps(self, key: Any) -> bytes:
         """Return the pickle of an input: by ``pickle``, or by value what workers may not find."""
-        before = len(self.large)
+        array = pickled_array(key, self._small)
+        if array is not None:
+            return array
+        before = len(self.left_out)
         try:
             if self._try_plain:
                 try:
@@ -121,13 +128,13 @@ class InputPickler:
                 if data is not None:
                     return data
                 self._try_plain = False  # the others of its chunk are most likely alike
-                del self.large[before:]
+                del self.left_out[before:]
             from ordmap.by_value import dumps
 
             data = dumps(key, self._collect, self._purpose, vocabulary=self._vocabulary)
             return data if self._vocabulary is None else self._vocabulary.before(data)
         except BaseException:
-            del self.large[before:]
+            del self.left_out[before:]
             raise
 
     def _dumped_plainly(self, key: Any) -> bytes | None:
@@ -172,17 +179,15 @@ def _goes_by_name() -> bool:
     return not registry()
 
 
-def _collector(
-    is_large: Callable[[memoryview], bool], large: list[memoryview]
-) -> Callable[[pickle.PickleBuffer], bool]:
+def _collector(large: int, left_out: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
     def collect(buffer: pickle.PickleBuffer) -> bool:
         try:
             view = buffer.raw()
         except BufferError:  # not contiguous
             return True
-        if not is_large(view):
+        if view.nbytes < large:
             return True
-        large.append(view)
+        left_out.append(view)
         return False
 
     return collect

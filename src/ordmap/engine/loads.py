@@ -46,18 +46,18 @@ class CrateLoad(Apart):
     def put(self, one: Any) -> None:
         pickler = self._pickler
         if pickler is None:
-            pickler = self._pickler = InputPickler(_is_large, vocabulary=self._crates.vocabulary)
+            pickler = self._pickler = InputPickler(_LARGE, vocabulary=self._crates.vocabulary)
         try:
             data = pickler.dumps(one)
         except BaseException as error:
             load = self if self._crate is None else self._another()
             load.keys.append(unsendable(error))
             return
-        if self._crate is None and not pickler.large:  # by far the most
+        if self._crate is None and not pickler.left_out:  # by far the most
             self.keys.append(Pickled(data))
             return
-        views = pickler.large[:]
-        pickler.large.clear()
+        views = pickler.left_out[:]
+        pickler.left_out.clear()
         self._put_large(one, data, views)
 
     def _put_large(self, one: Any, data: bytes, views: Sequence[memoryview]) -> None:
@@ -113,7 +113,3 @@ class CrateLoad(Apart):
 
 def _aligned(place: int) -> int:
     return place + -place % _ALIGNMENT
-
-
-def _is_large(view: memoryview) -> bool:
-    return view.nbytes >= _LARGE

@@ -17,10 +17,22 @@ from types import MappingProxyType
 from typing import Any
 
 from ordmap.reducers import arrays, errors, mappings, tables, tensors
-from ordmap.reducers.arrays import SMALL, OutOfBand, array_key
+from ordmap.reducers.arrays import SMALL, OutOfBand, array_key, pickled_array
 from ordmap.reducers.purpose import INPUT, JOB, PURPOSES, RESULT, Purpose
 
-__all__ = ["INPUT", "JOB", "RESULT", "SMALL", "OutOfBand", "Purpose", "array_key", "in_band", "look_anew", "reducers"]
+__all__ = [
+    "INPUT",
+    "JOB",
+    "RESULT",
+    "SMALL",
+    "OutOfBand",
+    "Purpose",
+    "array_key",
+    "in_band",
+    "look_anew",
+    "pickled_array",
+    "reducers",
+]
 
 Reducer = Callable[[Any], Any]
 
