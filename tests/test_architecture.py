@@ -50,7 +50,7 @@ FLOORS = [
         "surroundings",
     },
     {"chunk", "reducers.purpose", "vocabulary"},
-    {"reducers.errors", "reducers.files", "reducers.mappings", "reducers.tables", "reducers.tensors"},
+    {"reducers.files", "reducers.mappings", "reducers.tables", "reducers.tensors"},
     {"reducers.arrays"},
     {"reducers"},
     {"by_value"},

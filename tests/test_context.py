@@ -224,6 +224,7 @@ def test_a_variable_without_a_place_that_was_set_when_the_workers_were_forked():
             variable.set(name)
         return set(ordered_map(_hidden, range(4), backend=pool))
 
+    hidden[:] = [ContextVar("first", default="none"), ContextVar("second", default="none")]  # which never travelled
     with Processes(2) as pool:
         assert contextvars.copy_context().run(found, "alice", hidden[0]) == {("alice", "none")}
         assert contextvars.copy_context().run(found, "bob", *hidden) == {("bob", "none")}

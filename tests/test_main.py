@@ -390,6 +390,10 @@ def make(i: Json) -> Pair[int]:
 
 def same(alias): return alias, alias.__name__, alias.__module__
 def inner(_): return local()
+def odd(_):
+    type meant = int
+    return meant
+type Unused = float
 
 if __name__ == "__main__":
     backends = {"processes": Processes, "spawn": Spawn, "portable processes": portable.Processes, "portable spawn": portable.Spawn}
@@ -400,6 +404,8 @@ if __name__ == "__main__":
             aliases = [Json, Pair, Bag, Point] * 3
             assert list(ordered_map(same, aliases, backend=pool)) == [(one, one.__name__, "__main__") for one in aliases]
             assert [one.__value__ for one in ordered_map(inner, range(2), backend=pool)] == [list[Point]] * 2
+            assert list(ordered_map(str, [Unused] * 3, backend=pool)) == ["Unused"] * 3
+            assert [one.__value__ for one in ordered_map(odd, range(2), backend=pool)] == [int] * 2
     print("all is well")
 """
 

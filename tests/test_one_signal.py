@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import threading
@@ -24,8 +23,9 @@ def arrive(number=signal.SIGUSR1, times=1):
     """Have a signal arrive through another thread, for the main thread doesn't take it now."""
 
     def send():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
         for _ in range(times):
-            os.kill(os.getpid(), number)
+            signal.pthread_kill(threading.get_ident(), number)  # a third thread might take it later
 
     sender = threading.Thread(target=send)
     sender.start()

@@ -69,6 +69,15 @@ def views(count=N):
         yield bytearray(whole) if number % 3 else np.frombuffer(whole, np.uint8)[3:9]
 
 
+def fresh_views(count=N):
+    """Yield new views, each time, of an array and a buffer that are filled anew."""
+    whole, buffer = np.zeros(64, np.uint8), bytearray(64)
+    for number in range(count):
+        whole[:] = number % 251
+        buffer[:] = bytes([number % 251]) * 64
+        yield whole[1:][::2] if number % 2 else np.frombuffer(buffer, np.uint8)
+
+
 def grown(count=N):
     """Yield a dict that gets one more entry each time, and a list within it."""
     seen = {"all": []}
@@ -79,6 +88,7 @@ def grown(count=N):
 
 
 SHAPES = {
+    "fresh views": fresh_views,
     "one": lambda: filled([np.zeros(1000)]),
     "large": lambda: filled([np.zeros(9000)]),
     "enumerate": lambda: enumerate(filled([np.zeros(1000)])),
@@ -190,7 +200,7 @@ def test_any_nesting(warm, size, ring, nesting, between, chunksize):
     assert list(ordered_map(told, source(), backend=warm, **options)) == list(map(told, source()))
 
 
-CHANGING = {name: SHAPES[name] for name in ("one", "large", "enumerate", "ring", "dict", "rows", "attributes", "grown")}
+CHANGING = {name: SHAPES[name] for name in ("one", "large", "enumerate", "ring", "dict", "rows", "attributes", "grown", "fresh views")}
 
 
 @pytest.mark.parametrize("shape", CHANGING)

@@ -13,8 +13,6 @@ import threading
 import types
 import urllib.error
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 
@@ -28,7 +26,7 @@ from ordmap.backends.portable import Spawn as PortableSpawn
 from ordmap.engine import available
 from ordmap.engine.parcel import Parcel, unpacked_parcel
 from ordmap.outcome import serialise
-from ordmap.reducers import INPUT, JOB, RESULT, errors, look_anew, pickled_array, reducers
+from ordmap.reducers import INPUT, JOB, RESULT, pickled_array, reducers
 from ordmap.reducers.purpose import PURPOSES
 from ordmap.sparing import dumped_in_part
 from ordmap.testing import outcomes
@@ -64,7 +62,7 @@ WAYS = {
     "input": lambda one: pickle.loads(InputPickler().dumps(one)),
     "input for another machine": lambda one: pickle.loads(InputPickler(purpose=RESULT).dumps(one)),
     "result": lambda one: pickle.loads(serialise(one)),
-    "in part": lambda one: pickle.loads(dumped_in_part(one, errors.reduced_to_parts)),
+    "in part": lambda one: pickle.loads(dumped_in_part(one, lambda error: error.__reduce__())),
     "job": parted,
 }  # fmt: skip
 
@@ -602,217 +600,6 @@ def test_a_class_that_the_caller_can_t_have_is_named():
     assert (error.type_name, error.remote_message) == ("only_there.ThereError", "text")
 
 
-# Exceptions that are no failures: results, inputs, and parts of these
-
-
-class PlainError(Exception):
-    pass
-
-
-class DemandsError(Exception):
-    def __init__(self, foo, *, bar):
-        self.foo, self.bar = foo, bar
-
-
-class DoublesError(Exception):
-    def __init__(self, code):
-        super().__init__(f"code {code}")
-        self.code = code
-
-
-class NewError(ValueError):
-    def __new__(cls, number, _):
-        return super().__new__(cls, f"number {number}")
-
-    def __init__(self, number, _):
-        self.number = number
-
-
-@dataclass(frozen=True)
-class FrozenError(Exception):
-    path: str
-    line: int
-
-
-class SlotError(Exception):
-    __slots__ = ("row",)
-
-    def __init__(self, *, row):
-        super().__init__("in a row")
-        self.row = row
-
-
-class FileError(OSError):
-    def __init__(self, path, reason):
-        super().__init__(2, reason, path)
-        self.reason = reason
-
-
-class ParserError(SyntaxError):
-    def __init__(self, text, place):
-        self.place = place
-
-
-class SeveralError(ExceptionGroup):
-    def __new__(cls, errors, *, source):
-        made = super().__new__(cls, "several", errors)
-        made.source = source
-        return made
-
-    def __init__(self, errors, *, source):
-        pass
-
-
-class CircularError(Exception):
-    def __init__(self, number, _):
-        super().__init__(number)
-        self.circle = [self]
-
-
-class OwnWayError(Exception):
-    def __init__(self, first, second):
-        super().__init__(f"{first} and {second}")
-        self.pair = first, second
-        self.ways = 0
-
-    def __reduce__(self):
-        return _by_its_own_way, self.pair
-
-
-def _by_its_own_way(first, second):
-    error = OwnWayError(first, second)
-    error.ways = 1
-    return error
-
-
-def local_error():
-    class LocalError(Exception):
-        def __init__(self, *, number):
-            super().__init__(f"number {number}")
-            self.number = number
-
-    return LocalError(number=3)
-
-
-def annotated():
-    error = DemandsError(1, bar=[2])
-    error.add_note("a note")
-    error.inner = DoublesError(7)
-    return error
-
-
-#: What makes an exception, and what there is to see of it.
-RETURNED = {
-    "it demands arguments": (lambda: DemandsError(1, bar=2), lambda e: (e.foo, e.bar, e.args)),
-    "it makes its text": (lambda: DoublesError(7), lambda e: (str(e), e.code, e.args)),
-    "it is made by __new__": (lambda: NewError(5, None), lambda e: (str(e), e.number)),
-    "frozen": (lambda: FrozenError("a.py", 3), lambda e: (e.path, e.line)),
-    "slots": (lambda: SlotError(row=9), lambda e: (str(e), e.row)),
-    "a file's": (lambda: FileError("a.txt", "gone"), lambda e: (str(e), e.errno, e.filename, e.reason)),
-    "a group": (
-        lambda: SeveralError([DemandsError(1, bar=2), KeyError("k")], source="s"),
-        lambda e: (e.message, e.source, [type(one) for one in e.exceptions], e.exceptions[0].bar),
-    ),
-    "of a parser": (lambda: ParserError("a b", 3), lambda e: (e.args, e.place)),
-    "it leads to itself": (lambda: CircularError(3, None), lambda e: (e.args, e.circle[0] is e)),
-    "a way of its own": (lambda: OwnWayError(1, 2), lambda e: (str(e), e.pair)),
-    "notes, and one in another": (annotated, lambda e: (e.__notes__, e.bar, str(e.inner), e.inner.code)),
-    "no constructor": (lambda: PlainError("a", 2), lambda e: e.args),
-    "builtin": (lambda: FileNotFoundError(2, "no", "a.txt"), lambda e: (str(e), e.filename)),
-    "of a library": (lambda: subprocess.CalledProcessError(3, ["cmd"], stderr=b"no"), lambda e: (str(e), e.stderr)),
-    "of a function": (local_error, lambda e: (str(e), e.number)),
-}
-
-
-@dataclass
-class Holder:
-    error: Exception
-    rest: dict
-
-
-def held(error):
-    """Return what items do with exceptions that are no failures: they return them, alone and within other things."""
-    return [error, [error], {"error": error}, Holder(error, {"again": error})]
-
-
-@pytest.mark.parametrize("backend", [*ENGINE, "portable"])
-def test_an_exception_may_be_a_result_and_an_input_and_a_part_of_them(backend):
-    names = list(RETURNED)
-    with PortableSpawn(2) if backend == "portable" else nullcontext(backend) as pool:
-        how = {"workers": 2 if pool == backend else None, "backend": pool}
-        for keys in (names, names[:1] * 9):  # several chunks, and one that is a row
-            sent = [(name, held(RETURNED[name][0]())) for name in keys]
-            check_returned(list(ordered_map(lambda name: (name, held(RETURNED[name][0]())), keys, **how)))
-            check_returned(list(ordered_map(lambda pair: pair, sent, **how)))
-            check_returned(list(ordered_map(list(sent).__getitem__, range(len(sent)), **how)))
-
-
-def check_returned(got):
-    for name, (alone, (listed,), found, holder) in got:
-        make, look = RETURNED[name]
-        for error in (alone, listed, found["error"], holder.error):
-            assert look(error) == look(make()), name
-            assert type(error) is type(make()) or "<locals>" in type(error).__qualname__, name
-        assert alone is listed is holder.rest["again"]
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_an_exception_with_its_own_constructor_comes_out_of_every_pickler(way):
-    for name, (make, look) in RETURNED.items():
-        if way.startswith("plain") and name == "of a function":
-            continue
-        look_anew()
-        sent = make()
-        got = WAYS[way](held(sent))
-        assert got[0] is got[1][0] is got[3].error, name
-        assert look(got[0]) == look(sent), name
-
-
-def test_an_exception_of_every_class_that_there_is_comes_as_its_own_way_has_it_or_better():
-    kinds = list(errors.reducers_of_errors())
-    assert len(kinds) > 10
-    for kind in [kind for kind in kinds if not issubclass(kind, BaseExceptionGroup)]:
-        made = errors.built(kind, ("a", 2))
-        try:
-            plain = pickle.loads(pickle.dumps(made))
-        except Exception:  # it can't be had so
-            continue
-        ours = pickle.loads(pickled(made))
-        assert type(ours) is kind
-        assert (ours.args, vars(ours)) == (made.args, vars(made)) or (ours.args, vars(ours)) == (
-            plain.args,
-            vars(plain),
-        )
-
-
-def test_exceptions_that_are_defined_between_two_loops_are_found(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(BETWEEN)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.stdout, done.stderr) == ("found\n", "")
-
-
-BETWEEN = """
-from ordmap import Processes, Spawn, ordered_map
-
-if __name__ == "__main__":
-    for pool in (Processes(2), Spawn(2)):
-        with pool:
-            assert list(ordered_map(lambda i: [i], range(9), backend=pool)) == [[i] for i in range(9)]
-
-            class Late(Exception):
-                def __init__(self, foo, bar):
-                    super().__init__(f"{foo} {bar}")
-                    self.foo, self.bar = foo, bar
-
-            for got in ordered_map(lambda i: [Late(i, bar=1)], range(9), backend=pool):
-                assert type(got[0]) is Late and str(got[0]) == f"{got[0].foo} 1", got
-            for got in ordered_map(lambda e: str(e), [Late(1, 2), Late(1, 2)], backend=pool):
-                assert got == "1 2", got
-    print("found")
-"""
-
-
 # Small arrays that are inputs
 
 
@@ -869,3 +656,57 @@ def test_a_class_of_arrays_that_the_program_has_registered_is_left_to_it(monkeyp
     monkeypatch.setitem(copyreg.dispatch_table, np.ndarray, lambda array: (str, ("theirs",)))
     assert pickled_array(np.zeros(3), 10_000) is None
     assert pickle.loads(InputPickler().dumps(np.zeros(3))) == "theirs"
+
+
+# What only its identity tells, and what a class says for itself
+
+
+SCRIPT_OF_SENTINELS = """
+import dataclasses, inspect, smtplib, sys
+from ordmap import ordered_map
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    tags: list = dataclasses.field(default_factory=list)
+
+class Base:
+    version, limit = 1, None
+
+class Child(Base):
+    version = 1
+
+def about(point):
+    @dataclasses.dataclass
+    class Derived(Point):
+        z: int = 3
+    required = [field.name for field in dataclasses.fields(point)
+                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]
+    Base.version, Base.limit = 2, 3
+    own = Child.version, Child.limit
+    Base.version, Base.limit = 1, None
+    return required, [field.default is dataclasses.MISSING for field in dataclasses.fields(Derived)], own
+
+def fail(number):
+    if number:
+        raise smtplib.SMTPSenderRefused(550, b"no", "a@b")
+    raise smtplib.SMTPAuthenticationError(535, b"bad")
+
+if __name__ == "__main__":
+    for backend in ("spawn", "processes"):
+        assert list(ordered_map(about, [Point(1)] * 3, workers=1, backend=backend)) == [(["x"], [True, True, False], (1, 3))] * 3
+        for number, args in enumerate([(535, b"bad"), (550, b"no", "a@b")]):
+            try:
+                next(ordered_map(fail, [number], workers=1, backend=backend))
+            except smtplib.SMTPException as error:
+                assert (error.args, str(error), error.errno, error.filename) == (args, str(args), None, None), error
+                assert (error.smtp_code, error.smtp_error) == args[:2]
+    print("as it was")
+"""
+
+
+def test_sentinels_are_the_very_same_and_classes_keep_what_is_their_own(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT_OF_SENTINELS)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("as it was\n", "")

@@ -85,6 +85,21 @@ def test_in_a_function(case):
     assert f" object ({way}); use backend=" in str(caught.value)
 
 
+def test_not_what_an_object_leaves_out_when_it_is_pickled():
+    class Session:
+        def __init__(self):
+            self.lock = LOCK
+
+        def __getstate__(self):
+            return {}
+
+    session, held = Session(), [1, LOCK]
+    with pytest.raises(BackendUnavailableError) as caught:
+        list(ordered_map(lambda _: (session, held), range(3), workers=1, backend="spawn"))
+    assert "'held'" in str(caught.value)
+    assert "'session'" not in str(caught.value)
+
+
 def test_in_a_dataset():
     with pytest.raises(BackendUnavailableError) as caught:
         list(ordered_imap(Records(), workers=1, backend="spawn"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import io
+import keyword
 import pickle
 import sys
 import typing
@@ -26,7 +27,6 @@ from ordmap.digest import digest_of
 from ordmap.names import SCRIPT, importable, names_here
 from ordmap.namespace import INHERITED, News, Place
 from ordmap.reducers import RESULT, Purpose, reducers
-from ordmap.reducers.errors import reduced_error
 from ordmap.vocabulary import Vocabulary
 
 __all__ = ["dumps", "globals_of"]
@@ -91,9 +91,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         reduce = _KINDS.get(kind)
         if reduce is not None:
             return reduce(self, value)
-        if issubclass(kind, BaseException):
-            return reduced_error(value)
-        return NotImplemented if self._importable[kind.__module__] else self._object(value, kind)
+        return _at_its_name(value, kind) if self._importable[kind.__module__] else self._object(value, kind)
 
     def _place(self, module: str, names: Mapping[str, Any], thing: Any, name: str) -> Place:
         """Return where something is, as far as its name leads to it."""
@@ -127,6 +125,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             return self._of_importable(function)
         attributes, slots = cloudpickle._function_getstate(function)
         del slots["__globals__"]
+        if parameters := getattr(function, "__type_params__", ()):  # as of Python 3.12
+            slots["__type_params__"] = parameters
         news.append((Place(module, None, None, self._back), slots.pop("_cloudpickle_submodules")))
         place = self._place(module, names, function, function.__qualname__)
         state = place, news, attributes, slots
@@ -194,6 +194,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             build, arguments = namespace.tracked, (mark, namespace.bare, metaclass, name, bases, body)
         else:
             arguments = metaclass, name, bases, {**arguments[3], **body}, *arguments[4:]
+        attributes = {**_same_as_bases(kind), **attributes}
         attributes = {name: value for name, value in attributes.items() if type(value) is not MemberDescriptorType}
         digests = {name: None if self._back else digest_of(value) for name, value in attributes.items()}
         module = kind.__module__
@@ -248,7 +249,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     def _alias(self, alias: Any) -> Any:
         """Reduce what a ``type`` statement has made, as of Python 3.12."""
         module, name = alias.__module__, alias.__name__
-        if self._importable[module]:
+        if self._importable[module] or not name.isidentifier() or keyword.iskeyword(name):
             return NotImplemented
         place = self._place(module, namespace.names_of(module, name, alias), alias, name)
         meant, parameters = [alias.__value__], alias.__type_params__
@@ -303,6 +304,33 @@ _KINDS: dict[type, Callable[[_Pickler, Any], Any]] = {
 }
 if sys.version_info >= (3, 12):
     _KINDS[typing.TypeAliasType] = _Pickler._alias
+
+
+def _same_as_bases(kind: type) -> dict[str, Any]:
+    """Return what a class has for itself that a base has, too, which cloudpickle takes for inherited."""
+    own = ((name, value) for name, value in vars(kind).items() if not name.startswith("__"))
+    return {name: value for name, value in own if any(vars(base).get(name) is value for base in kind.__mro__[1:])}
+
+
+def _at_its_name(value: Any, kind: type) -> Any:
+    """Reduce what has nothing but its identity, such as `dataclasses.MISSING`, to where its class's module has it."""
+    own = getattr(kind, "__reduce_ex__") is not getattr(object, "__reduce_ex__")  # noqa: B009  their types differ
+    if own or not _has_no_state(kind) or getattr(value, "__dict__", None):
+        return NotImplemented
+    module = sys.modules.get(kind.__module__)
+    name = next((name for name, one in list(vars(module).items()) if one is value), None) if module else None
+    return NotImplemented if name is None else (getattr, (module, name))
+
+
+@functools.lru_cache(256)
+def _has_no_state(kind: type) -> bool:
+    """Whether objects of a class have no more than a dict of attributes."""
+    own = kind.__mro__[:-1]
+    return all(base.__flags__ & _HEAP and not base.__dict__.get("__slots__") for base in own)
+
+
+#: Python's flag of a class that a ``class`` statement may have made.
+_HEAP = 1 << 9
 
 
 def _is_defined(value: Any) -> bool:

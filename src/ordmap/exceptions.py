@@ -12,24 +12,19 @@ import pickle
 import re
 import traceback
 from collections.abc import Callable, Sequence
-from types import EllipsisType, FunctionType
+from functools import cache
+from types import EllipsisType, FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple
 
 from ordmap.errors import RemoteError
 from ordmap.interrupts import pass_on
-from ordmap.reducers.errors import (
-    built,
-    builtin_under,
-    completed,
-    fields_of,
-    parts_of,
-    reduced_to_parts,
-    reduces_itself,
-)
 
 __all__ = ["PackedError", "one_line", "open_error", "pack_error", "set_relatives", "text_of", "type_name"]
 
 Dumps = Callable[[object], bytes]
+
+#: A class, the arguments that the builtin exception under it was made with, and all else.
+_Parts = tuple[type[BaseException], tuple[Any, ...], dict[str, Any]]
 
 
 class _Link(NamedTuple):
@@ -172,7 +167,7 @@ def _ways(kind: type[BaseException]) -> list[Callable[[BaseException], tuple[Any
     if _reduces_itself(kind):
         return [_whole, _made_of_parts]
     # What else comes with it, such as the traceback that Dask has every exception bring, may keep it from it.
-    own = isinstance(kind.__init__, FunctionType) or fields_of(builtin_under(kind))
+    own = isinstance(kind.__init__, FunctionType) or _fields(_builtin_under(kind))
     return [_made_of_parts] if own else [_whole, _made_of_parts]
 
 
@@ -181,15 +176,50 @@ def _whole(error: BaseException) -> tuple[Any, ...]:
 
 
 def _made_of_parts(error: BaseException) -> tuple[Any, ...]:
-    return _rebuilt, parts_of(error)
+    return _rebuilt, _parts(error)
+
+
+def _parts(error: BaseException) -> _Parts:
+    kind = type(error)
+    builtin = _builtin_under(kind)
+    args, state = (*builtin.__reduce__(error), None)[1:3]
+    state = state if isinstance(state, dict) else vars(error)
+    slots = {name: getattr(error, name) for name in copyreg._slotnames(kind) if hasattr(error, name)}  # type: ignore[attr-defined]
+    fields = {name: value for name in _fields(builtin) if (value := getattr(error, name, None)) is not None}
+    if issubclass(builtin, OSError) and not fields:  # its constructor has not called that one, which would make some
+        args, fields = (), {"args": error.args}
+    return kind, args, {**fields, **slots, **state}
+
+
+def _builtin_under(kind: Any) -> Any:
+    """Return the builtin exception whose layout a class has."""
+    while kind.__module__ != "builtins":
+        kind = kind.__base__
+    return kind
+
+
+@cache
+def _fields(builtin: Any) -> tuple[str, ...]:
+    """Return what a builtin exception has beside its arguments, such as the name that was not found.
+
+    But for what has no attribute of that name, which pickle leaves where it is, too.
+    """
+    fields: dict[str, object] = {}
+    for base in builtin.__mro__[:-2]:  # those of BaseException itself are for its chain
+        if not issubclass(base, BaseExceptionGroup):
+            fields |= vars(base)
+    kinds = MemberDescriptorType, GetSetDescriptorType
+    return tuple(name for name, field in fields.items() if isinstance(field, kinds) and name != "obj")
 
 
 def _reduces_itself(kind: type[BaseException]) -> bool:
-    """Whether a class of the user's or a library's own, or a library for it, says how it is pickled."""
+    """Whether a class of the user's or a library's own says how it is pickled."""
+    own = (base for base in kind.__mro__ if base.__module__ != "builtins")
+    says = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"}
     registered = copyreg.dispatch_table.get(kind)
     if registered is not None and not registered.__module__.startswith("tblib"):  # which Dask brings, for every class
         return True
-    return reduces_itself(kind)
+    return any(not says.isdisjoint(vars(base)) for base in own)
 
 
 def _is_plain(error: BaseException) -> bool:
@@ -216,7 +246,7 @@ def _with_the_rest(error: BaseException, copy: BaseException, data: bytes, dumps
     if not rest:
         return data
     try:
-        return dumps((completed, (error, rest)))
+        return dumps((_completed, (error, rest)))
     except Exception:  # it may be left out for this reason
         return data
 
@@ -225,14 +255,14 @@ def _spared(error: BaseException, lesser: bytes | None) -> tuple[bytes | None, s
     """Pickle an exception without what keeps it from being pickled."""
     from ordmap.sparing import dumped_in_part, spared_parts, travels  # heavy, and seldom needed
 
-    parts = kind, args, state = parts_of(error)
+    parts = kind, args, state = _parts(error)
     named = [*((f"args[{place}]", value) for place, value in enumerate(args)), *state.items()]
     lost = [f"{name} ({type(value).__name__})" for name, value in named if not travels(value)]
     note = f"ordmap: what can't be pickled is left out, or came without a part of it: {', '.join(lost)}" if lost else ""
     # An exception within another one is spared, too, and rebuilt as this one is.
     for spare in (tuple, spared_parts):
         try:
-            data = dumped_in_part((_rebuilt, spare(parts)), reduced_to_parts)
+            data = dumped_in_part((_rebuilt, spare(parts)), _made_of_parts)
             copy = _built(data)
         except Exception:  # noqa: S112  what is left of it can't be had so
             continue
@@ -285,7 +315,21 @@ def _itself(error: BaseException) -> BaseException:
 
 
 def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    return completed(built(kind, args), state)
+    """Build an exception without its class's own constructor: only that of the builtin exception under it."""
+    builtin = _builtin_under(kind)
+    error: BaseException = builtin.__new__(kind, *args)
+    vars(builtin).get("__init__", BaseException.__init__)(error, *args)
+    return _completed(error, state)
+
+
+def _completed(error: BaseException, state: dict[str, Any]) -> BaseException:
+    """Give an exception attributes, also where its class refuses to have anything set."""
+    for name, value in state.items():
+        try:
+            BaseException.__setattr__(error, name, value)
+        except AttributeError:
+            vars(error)[name] = value
+    return error
 
 
 # How it is said

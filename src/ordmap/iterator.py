@@ -25,7 +25,6 @@ from ordmap.interrupts import came_from_outside
 from ordmap.outcome import Raised, report, set_relatives
 from ordmap.pace import Pace
 from ordmap.policy import Failure, OnError, stand_in
-from ordmap.reducers import look_anew
 from ordmap.relay import Relay
 from ordmap.shielded import noted
 from ordmap.solo import Solo
@@ -458,7 +457,6 @@ class OrderedIterator(Relay[T_co], Generic[T_co]):
         """Begin a run of the dataset as it is now; ``changed``: whatever has been promised, it is another."""
         settings = self._settings
         rules = (self._pace.patience, settings.item_timeout, settings.seed)
-        look_anew()
         job = Job(settings.compute, settings.subject, *rules, changed=changed, context=self._context, loop=self._loop)
         run = settings.backend.open(job)
         try:

@@ -187,9 +187,12 @@ def alias(module: str, name: str, parameters: tuple[Any, ...], meant: list[objec
 
     With parameters, which have to be these very ones, it is there already.
     """
-    space = {"__name__": module, "meant": meant, "parameters": parameters}
-    generic = f"from typing import TypeAliasType\n{name} = TypeAliasType({name!r}, meant[0], type_params=parameters)"
-    exec(generic if parameters else f"type {name} = meant[0]", space)  # noqa: S102  a statement of newer Pythons
+    space = {"__name__": module, "_ordmap_meant": meant, "_ordmap_parameters": parameters}
+    generic = (
+        "from typing import TypeAliasType as _ordmap_type\n"
+        f"{name} = _ordmap_type({name!r}, _ordmap_meant[0], type_params=_ordmap_parameters)"
+    )
+    exec(generic if parameters else f"type {name} = _ordmap_meant[0]", space)  # noqa: S102  a newer Python's statement
     return space[name]
 
 

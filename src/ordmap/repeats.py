@@ -8,6 +8,7 @@ what is given again while it is held is looked at right before a pull, and right
 from __future__ import annotations
 
 import contextlib
+import sys
 import weakref
 import zlib
 from collections.abc import Iterator
@@ -118,10 +119,22 @@ class _Watched(Apart):
 
 
 def _parts(one: Any) -> Iterator[Any]:
-    """Yield an input, and what it is made of, as far as that could change."""
+    """Yield an input, and what it is made of, as far as that could change, and what has the memory that these view."""
     for part in (one, *_inside(one)):
         if not are_atoms((part,)):
             yield part
+            owner = _owner(part)
+            if owner is not None:
+                yield owner
+
+
+def _owner(one: Any) -> Any:
+    """Return what has the memory that a view is of, which a source may give a new view of each time."""
+    if type(one) is memoryview:
+        return one.obj
+    if type(one) is getattr(sys.modules.get("numpy"), "ndarray", None):
+        return one.base.obj if type(one.base) is memoryview else one.base
+    return None
 
 
 def _inside(one: Any) -> list[Any]:

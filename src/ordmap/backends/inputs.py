@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+import typing
 from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple
@@ -158,6 +159,8 @@ def _by_value(_: Any) -> NoReturn:
 
 #: What pickle finds by a name, where another may stand: that of a method may be its child's.
 _BY_VALUE = dict.fromkeys((MethodType, TypeVar, ParamSpec, TypeVarTuple), _by_value)
+if sys.version_info >= (3, 12):
+    _BY_VALUE[typing.TypeAliasType] = _by_value
 
 #: By purpose: the reducers that there were, and the table that was made of them.
 _tables: dict[Purpose, tuple[object, dict[type, Callable[[Any], Any]]]] = {}

@@ -25,7 +25,6 @@ from ordmap.generators import borrowed, differ_where_inherited, note_inherited, 
 from ordmap.imports import works
 from ordmap.item import InHand, Label
 from ordmap.outcome import approximate_nbytes, one_line, pack, run_chunk
-from ordmap.reducers import look_anew
 from ordmap.surroundings import settle_warnings
 
 __all__ = ["Key", "Payload", "Reply", "Rules", "be_worker", "compute_chunk", "disable", "hold", "let_go"]
@@ -120,7 +119,6 @@ def let_go(key: Key) -> None:
 def _rebuilt(data: bytes, worker: str) -> Callable[[Any], Any]:
     try:
         compute: Callable[[Any], Any] = pickle.loads(data)
-        look_anew()
         settle_warnings()
     except BaseException as error:
         text = "".join(traceback.format_exception(error))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from collections import deque
 from collections.abc import Iterable
+from functools import partial
+from types import FunctionType, MethodType
 
-from ordmap.backends.reach import reached
+from ordmap.backends.reach import Reached, reached
 from ordmap.interrupts import pass_on
 
 __all__ = ["said_of"]
@@ -13,19 +16,33 @@ __all__ = ["said_of"]
 #: Objects that are looked at, and elements of a container.
 _LOOKS, _BREADTH = 2_000, 64
 
-_WAYS = "__reduce__", "__reduce_ex__"
+#: What a class has that says how its objects are pickled.
+_WAYS = "__reduce__", "__reduce_ex__", "__getstate__"
+
+#: What is pickled in a way of its own, with all that it has.
+_WHOLE = frozenset({FunctionType, MethodType, deque, partial})
 
 
 def said_of(error: BaseException | None, roots: Iterable[object]) -> str:
     """Return what an error of pickle's says, and the way from these objects to what it is about, if that is found."""
     text = f"{type(error).__name__}: {error}"
+    try:
+        way = _way(text, roots)
+    except Exception as fault:  # of a class that is asked for what it has
+        pass_on(fault)
+        return text
+    return text if way is None else f"{text} ({way})"
+
+
+def _way(text: str, roots: Iterable[object]) -> Reached | None:
     for one in reached(roots, _LOOKS, _BREADTH):
         kind = type(one.thing)
-        # What has a way of its own to be pickled is not asked: what it has inside comes next.
-        if kind.__name__ in text and all(getattr(kind, way) is getattr(object, way) for way in _WAYS):
+        if any(getattr(kind, way, None) is not getattr(object, way, None) for way in _WAYS):
+            one.ends = kind not in _WHOLE and not issubclass(kind, type)  # it may leave out what it has inside
+        elif kind.__name__ in text:
             try:
                 one.thing.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
             except Exception as refusal:
                 pass_on(refusal)
-                return f"{text} ({one})"
-    return text
+                return one
+    return None

@@ -70,7 +70,7 @@ from ordmap.generators import differ, seeding, watch_imports
 from ordmap.imports import begins, works
 from ordmap.item import InHand, current
 from ordmap.outcome import Raised, are_numbers, end_child, pack
-from ordmap.reducers import SMALL, in_band, look_anew
+from ordmap.reducers import SMALL, in_band
 from ordmap.rows import RowWriter
 
 __all__ = ["Held", "Seat", "Sent", "leashed", "work"]
@@ -471,7 +471,6 @@ class _Worker:
                     raise OSError(errno.EMFILE, "the worker may have no more files open")
                 _, sent = unpacked_parcel(job.file)
                 job = self._held(sent)
-                look_anew()
                 _settle_warnings()
             except BaseException as error:
                 job = None

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
-from ordmap.reducers import arrays, errors, mappings, tables, tensors
+from ordmap.reducers import arrays, mappings, tables, tensors
 from ordmap.reducers.arrays import SMALL, OutOfBand, array_key, pickled_array
 from ordmap.reducers.purpose import INPUT, JOB, PURPOSES, RESULT, Purpose
 
@@ -29,7 +29,6 @@ __all__ = [
     "Purpose",
     "array_key",
     "in_band",
-    "look_anew",
     "pickled_array",
     "reducers",
 ]
@@ -64,33 +63,10 @@ def in_band() -> dict[type, Reducer]:
     return _in_band
 
 
-def look_anew() -> None:
-    """Have exceptions be looked for that a script has defined since: a run begins, or what it computes has come."""
-    global _looked_at
-    _looked_at = 0
-
-
 def _look_again() -> None:
-    """Take in what libraries have come, what they have registered, and what exceptions there are."""
-    global _errors, _in_band, _libraries_at, _looked_at, _theirs
+    """Take in what libraries have come, and what they have registered."""
+    global _in_band, _looked_at, _theirs
     _looked_at = len(sys.modules)
-    has_come = _looked_at != _libraries_at
-    if has_come:
-        _libraries_at = _looked_at
-        _look_for_libraries()
-    known, _errors = _errors, errors.reducers_of_errors()
-    if not has_come and _errors == known and _theirs == copyreg.dispatch_table:
-        return
-    _theirs = dict(copyreg.dispatch_table)
-    for purpose, own in _own.items():
-        _all[purpose] = own | _errors | _theirs
-    of_results = _all[RESULT].copy()
-    del of_results[memoryview]
-    _in_band = of_results | arrays.in_band(_theirs)
-
-
-def _look_for_libraries() -> None:
-    global _libraries_at, _looked_at
     for name, (needed, make) in _LIBRARIES.items():
         if name not in sys.modules:
             continue
@@ -99,7 +75,13 @@ def _look_for_libraries() -> None:
             for purpose, own in _own.items():
                 own.update(make(library, purpose))  # also a known library's: there may be more classes of its by now
         else:
-            _libraries_at = _looked_at = 0  # it is being imported: look again next time
+            _looked_at = 0  # it is being imported: look again next time
+    _theirs = dict(copyreg.dispatch_table)
+    for purpose, own in _own.items():
+        _all[purpose] = own | _theirs
+    of_results = _all[RESULT].copy()
+    del of_results[memoryview]
+    _in_band = of_results | arrays.in_band(_theirs)
 
 
 _own: dict[Purpose, dict[type, Reducer]] = {
@@ -110,5 +92,4 @@ _own: dict[Purpose, dict[type, Reducer]] = {
 _all: dict[Purpose, dict[type, Reducer]] = {}
 _in_band: dict[type, Reducer] = {}
 _theirs: dict[type, Reducer] = {}
-_errors: dict[type, Reducer] = {}
-_looked_at = _libraries_at = 0
+_looked_at = 0
