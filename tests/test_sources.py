@@ -200,7 +200,10 @@ def test_any_nesting(warm, size, ring, nesting, between, chunksize):
     assert list(ordered_map(told, source(), backend=warm, **options)) == list(map(told, source()))
 
 
-CHANGING = {name: SHAPES[name] for name in ("one", "large", "enumerate", "ring", "dict", "rows", "attributes", "grown", "fresh views")}
+CHANGING = {
+    name: SHAPES[name]
+    for name in ("one", "large", "enumerate", "ring", "dict", "rows", "attributes", "grown", "fresh views")
+}
 
 
 @pytest.mark.parametrize("shape", CHANGING)

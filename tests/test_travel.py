@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copyreg
+import dataclasses
 import io
+import logging
 import mmap
 import os
 import pickle
+import random
+import re
 import subprocess
 import sys
 import threading
@@ -710,3 +714,21 @@ def test_sentinels_are_the_very_same_and_classes_keep_what_is_their_own(tmp_path
     script.write_text(SCRIPT_OF_SENTINELS)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("as it was\n", "")
+
+
+def test_only_what_has_no_state_goes_by_its_name_in_its_class_s_module():
+    by_name = [dataclasses.MISSING, dataclasses.KW_ONLY, np._NoValue]
+    by_value_or_not = [
+        random._inst,
+        np.random.mtrand._rand,
+        logging.root,
+        dataclasses._FIELD,
+        object(),
+        re.compile("a"),
+    ]
+    assert [by_value._at_its_name(one, type(one))[1][0].__name__ for one in by_name] == [
+        "dataclasses",
+        "dataclasses",
+        "numpy._globals",
+    ]
+    assert {by_value._at_its_name(one, type(one)) for one in by_value_or_not} == {NotImplemented}

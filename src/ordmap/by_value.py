@@ -314,8 +314,7 @@ def _same_as_bases(kind: type) -> dict[str, Any]:
 
 def _at_its_name(value: Any, kind: type) -> Any:
     """Reduce what has nothing but its identity, such as `dataclasses.MISSING`, to where its class's module has it."""
-    own = getattr(kind, "__reduce_ex__") is not getattr(object, "__reduce_ex__")  # noqa: B009  their types differ
-    if own or not _has_no_state(kind) or getattr(value, "__dict__", None):
+    if not _has_no_state(kind) or getattr(value, "__dict__", None):
         return NotImplemented
     module = sys.modules.get(kind.__module__)
     name = next((name for name, one in list(vars(module).items()) if one is value), None) if module else None
@@ -324,13 +323,16 @@ def _at_its_name(value: Any, kind: type) -> Any:
 
 @functools.lru_cache(256)
 def _has_no_state(kind: type) -> bool:
-    """Whether objects of a class have no more than a dict of attributes."""
-    own = kind.__mro__[:-1]
-    return all(base.__flags__ & _HEAP and not base.__dict__.get("__slots__") for base in own)
+    """Whether objects of a class, which Python made and says nothing of pickles, have but a dict of attributes."""
+    if any(getattr(kind, way) is not getattr(object, way) for way in ("__reduce__", "__reduce_ex__", "__getstate__")):
+        return False
+    roots = [vars(base) for base in kind.__mro__ if base.__bases__ == (object,)]
+    are_python_s = all("__dict__" in names or names.get("__slots__") == () for names in roots)
+    return bool(roots) and are_python_s and kind.__basicsize__ <= _Plain.__basicsize__
 
 
-#: Python's flag of a class that a ``class`` statement may have made.
-_HEAP = 1 << 9
+class _Plain:
+    """Has what each class has that Python makes."""
 
 
 def _is_defined(value: Any) -> bool:
