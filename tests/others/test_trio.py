@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import anyio
 import pytest
 import trio
 
 from ordmap import OrdmapError, Processes, ordered_map
+
+
+@pytest.fixture(autouse=True)
+def trio_s_threads_end(monkeypatch):
+    """Have the threads end soon that trio keeps for its next call, for ten seconds: they are none of ours."""
+    monkeypatch.setattr("trio._core._thread_cache.IDLE_TIMEOUT", 0.1)
+    yield
+    while any(thread.name.startswith("Trio thread") for thread in threading.enumerate()):
+        time.sleep(0.01)
 
 
 def square(number):
