@@ -691,7 +691,13 @@ def about(point):
     Base.version, Base.limit = 1, None
     return required, [field.default is dataclasses.MISSING for field in dataclasses.fields(Derived)], own
 
+class ParserError(SyntaxError):
+    def __init__(self, text):
+        self.read = text
+
 def fail(number):
+    if number == 2:
+        raise ParserError("a b")
     if number:
         raise smtplib.SMTPSenderRefused(550, b"no", "a@b")
     raise smtplib.SMTPAuthenticationError(535, b"bad")
@@ -705,6 +711,10 @@ if __name__ == "__main__":
             except smtplib.SMTPException as error:
                 assert (error.args, str(error), error.errno, error.filename) == (args, str(args), None, None), error
                 assert (error.smtp_code, error.smtp_error) == args[:2]
+        try:
+            next(ordered_map(fail, [2], workers=1, backend=backend))
+        except ParserError as error:
+            assert (error.args, str(error), error.read) == (("a b",), str(ParserError("a b")), "a b"), error
     print("as it was")
 """
 

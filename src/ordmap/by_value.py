@@ -26,7 +26,7 @@ from ordmap import enums, marks, namespace, places
 from ordmap.digest import digest_of
 from ordmap.names import SCRIPT, importable, names_here
 from ordmap.namespace import INHERITED, News, Place
-from ordmap.reducers import RESULT, Purpose, reducers
+from ordmap.reducers import RESULT, Purpose, has_own_way, reducers
 from ordmap.vocabulary import Vocabulary
 
 __all__ = ["dumps", "globals_of"]
@@ -324,7 +324,7 @@ def _at_its_name(value: Any, kind: type) -> Any:
 @functools.lru_cache(256)
 def _has_no_state(kind: type) -> bool:
     """Whether objects of a class, which Python made and says nothing of pickles, have but a dict of attributes."""
-    if any(getattr(kind, way) is not getattr(object, way) for way in ("__reduce__", "__reduce_ex__", "__getstate__")):
+    if has_own_way(kind):
         return False
     roots = [vars(base) for base in kind.__mro__ if base.__bases__ == (object,)]
     are_python_s = all("__dict__" in names or names.get("__slots__") == () for names in roots)

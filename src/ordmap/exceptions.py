@@ -186,7 +186,7 @@ def _parts(error: BaseException) -> _Parts:
     state = state if isinstance(state, dict) else vars(error)
     slots = {name: getattr(error, name) for name in copyreg._slotnames(kind) if hasattr(error, name)}  # type: ignore[attr-defined]
     fields = {name: value for name in _fields(builtin) if (value := getattr(error, name, None)) is not None}
-    if issubclass(builtin, OSError) and not fields:  # its constructor has not called that one, which would make some
+    if not fields and _fields(builtin):  # the class's constructor has not called the builtin one's, which makes some
         args, fields = (), {"args": error.args}
     return kind, args, {**fields, **slots, **state}
 

@@ -10,14 +10,12 @@ from types import FunctionType, MethodType
 
 from ordmap.backends.reach import Reached, reached
 from ordmap.interrupts import pass_on
+from ordmap.reducers import has_own_way
 
 __all__ = ["said_of"]
 
 #: Objects that are looked at, and elements of a container.
 _LOOKS, _BREADTH = 2_000, 64
-
-#: What a class has that says how its objects are pickled.
-_WAYS = "__reduce__", "__reduce_ex__", "__getstate__"
 
 #: What is pickled in a way of its own, with all that it has.
 _WHOLE = frozenset({FunctionType, MethodType, deque, partial})
@@ -37,7 +35,7 @@ def said_of(error: BaseException | None, roots: Iterable[object]) -> str:
 def _way(text: str, roots: Iterable[object]) -> Reached | None:
     for one in reached(roots, _LOOKS, _BREADTH):
         kind = type(one.thing)
-        if any(getattr(kind, way, None) is not getattr(object, way, None) for way in _WAYS):
+        if has_own_way(kind):
             one.ends = kind not in _WHOLE and not issubclass(kind, type)  # it may leave out what it has inside
         elif kind.__name__ in text:
             try:

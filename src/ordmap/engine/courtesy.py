@@ -49,5 +49,5 @@ class Courtesy:
 
 
 def _may_kill() -> bool:
-    """Whether system calls are filtered here, as in many a container: some filters kill whoever asks for this one."""
+    """Whether system calls are filtered here, as in many a container: some filters kill a process that asks."""
     return "\nSeccomp:\t2" in read_text("/proc/self/status")

@@ -28,6 +28,7 @@ __all__ = [
     "OutOfBand",
     "Purpose",
     "array_key",
+    "has_own_way",
     "in_band",
     "pickled_array",
     "reducers",
@@ -52,6 +53,13 @@ def reducers(purpose: Purpose = RESULT) -> dict[type, Reducer]:
     if len(sys.modules) != _looked_at or copyreg.dispatch_table != _theirs:
         _look_again()
     return _all[purpose]
+
+
+def has_own_way(kind: type) -> bool:
+    """Whether a class says how its objects are pickled."""
+    return any(
+        getattr(kind, way) is not getattr(object, way) for way in ("__reduce__", "__reduce_ex__", "__getstate__")
+    )
 
 
 def in_band() -> dict[type, Reducer]:
