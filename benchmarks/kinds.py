@@ -55,6 +55,10 @@ def total(array):
     return float(array.sum())
 
 
+def half(one):
+    return one.half
+
+
 def frame(i):
     import pandas as pd
 
@@ -99,6 +103,7 @@ KINDS = {
     "int -> 6 KB": (six_kilobytes, lambda: range(10_000), None),
     "int -> small frame": (frame, lambda: range(2_000), "pandas"),
     "text -> dict": (json.loads, lambda: [json.dumps(entry(i)) for i in range(40_000)], None),
+    "dataclass ->": (half, lambda: [record(i) for i in range(40_000)], None),
     "40 floats ->": (total, lambda: [np.zeros(40) for _ in range(5_000)], None),
     "6 KB ->": (total, lambda: [np.zeros(1500, "f4") for _ in range(5_000)], None),
     "1.6 MB ->": (len, lambda: [np.zeros(200_000) for _ in range(100)], None),

@@ -21,6 +21,7 @@ if not available():
 from ordmap.engine import crates
 from ordmap.engine.crates import Boxed, Crates, Opened
 from ordmap.engine.loads import CrateLoad
+from ordmap.engine.primed import InputRows
 from ordmap.pulling import Puller
 from ordmap.testing import outcomes
 
@@ -233,7 +234,7 @@ def test_an_input_that_can_not_travel_costs_itself():
 def packed(crates, inputs):
     """Return the keys of the chunks that these inputs, of a list, become."""
     puller, keys = Puller(inputs), []
-    while chunk := puller.fill(CrateLoad(crates, len(inputs))).keys:
+    while chunk := puller.fill(CrateLoad(crates, len(inputs), InputRows(None))).keys:
         keys += chunk
     return keys
 
@@ -276,7 +277,7 @@ def test_there_is_a_bound_to_crates(monkeypatch):
 def test_what_a_crate_has_no_room_for_begins_another_chunk():
     inputs = [(np.full(size, float(size)),) for size in (9000, 9000, 90_000, 9000, 4_000_000, 9000)]
     here, puller, chunks = Crates(1 << 30), Puller(inputs), []
-    while keys := puller.fill(CrateLoad(here, 6)).keys:
+    while keys := puller.fill(CrateLoad(here, 6, InputRows(None))).keys:
         chunks.append(keys)
     assert sum(map(len, chunks)) == 6 > len(chunks) > 1
     for keys in chunks:

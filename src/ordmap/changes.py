@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any
 
 from ordmap.by_value import globals_of
@@ -48,6 +49,6 @@ def _needed() -> Iterator[tuple[str, str, Any]]:
     for module in strangers():
         names = vars(sys.modules[module])
         needed = {name for _, thing in defined(module) for name in globals_of(thing)}
-        functions = (thing for _, thing in defined(module) if hasattr(thing, "__globals__"))
+        functions = (thing for _, thing in defined(module) if type(thing) is FunctionType)
         own = next((it.__globals__ for it in functions if it.__globals__.get("__name__") == module), names)
         yield from ((module, name, own[name]) for name in needed if name in own)

@@ -1,8 +1,8 @@
-"""Small results on their way: each pickled as soon as its item ends, all of a chunk opened together.
+"""Small inputs and results on their way: each pickled by itself, at once, and all of a chunk opened together.
 
 To open a pickle by itself costs more than what is in it: classes are looked up by name, each time. A chunk in one
-pickle would be the quickest, but what an item returned is to be seen as it was then, and two results share no object.
-So each result has a pickle of its own that follows a *primer*, which has what results have in common and can't change,
+pickle would be the quickest, but each is to be seen as it was when it was pulled, or its item ended, and two share no
+object. So each has a pickle of its own that follows a *primer*, which has what all have in common and can't change,
 such as their class::
 
     primer                a pickle's beginning: the class Point, "x", "y"
@@ -22,20 +22,22 @@ from operator import methodcaller
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from ordmap.reducers import reducer_of
+
 __all__ = ["RowWriter", "opened_alone", "opened_together"]
 
 _WRITTEN, _REDUCED = 3, 4  # protocols
 
-#: Bytes up to which the pickle of a result belongs in a row. Beyond that it is quicker to copy it but once.
+#: Bytes up to which a pickle belongs in a row. Beyond that it is quicker to copy it but once.
 _MOST = 16 * 1024
 
-#: Results in a chunk from which on a row pays.
+#: Items of a chunk from which on a row pays.
 _FEW = 4
 
-#: Chunks between two looks for what results have in common, where the last has found nothing new.
+#: Chunks between two looks for what they have in common, where the last has found nothing new.
 _RARELY = 64
 
-#: Chunks without a row after results that didn't belong in one, at most.
+#: Chunks without a row after some that didn't belong in one, at most.
 _SELDOM = 1024
 
 #: What a primer may have, and characters of a text in it.
@@ -46,14 +48,28 @@ _START, _END, _NEXT, _STOP = b"](", b"e.", b"0", b"."
 
 
 class RowWriter:
-    """Pickles small results, in the process that has them."""
+    """Pickles small inputs or results, in the process that has them.
 
-    def __init__(self, reducers: Callable[[], Mapping[type, Callable[[Any], Any]]]) -> None:
+    ``finds``: whether the other process has the very same thing by the name of this constant; what it hasn't is in no
+    primer. ``always``: what each primer begins with. ``passes``: raises an error that is not the object's.
+    """
+
+    def __init__(
+        self,
+        reducers: Callable[[], Mapping[type, Callable[[Any], Any]]],
+        finds: Callable[[Any], bool] = lambda _: True,
+        always: Sequence[Any] = (),
+        passes: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
         self._reducers = reducers
+        self._finds = finds
+        self._always = list(always)
+        self._passes = passes
         self._written: list[bytes] = []
         self._table = _Table({})
         self._pickler = _pickler(self._written, self._table)
         self._run: int | None = None
+        self._common: list[Any] = []
         self._seen: dict[int, Any] = {}
         self._wait = self._pause = 1
         self._off = self._out = 0  # chunks without a row, after results that don't belong in one: left, and next time
@@ -63,6 +79,7 @@ class RowWriter:
         """Begin with a chunk of a run; return whether a row pays. The writer is ``on`` then, until it refuses."""
         if run != self._run:
             self._run, self._off, self._out = run, 0, 1
+            self._table = self._pickler.dispatch_table = _Table({})
             self._prime([])
         self.on = items >= _FEW and not self._off
         if not self.on:
@@ -79,25 +96,39 @@ class RowWriter:
             self._wait = self._pause
         return True
 
-    def add(self, result: Any) -> bytes | None:
-        """Return the pickle of a result, for a row that has the ``primer``; ``None``: it must go another way."""
+    def add(self, one: Any) -> bytes | None:
+        """Return the pickle of an input or result, for a row that has the ``primer``; ``None``: it goes another way."""
         pickler = self._pickler
         try:
-            pickler.dump(result)
+            pickler.dump(one)
             if self._looks:
                 self._look()
-        except BaseException:  # a user's __reduce__ may raise anything; it is called again, by what says so
-            self._refuse()
+        except BaseException as error:  # a user's __reduce__ may raise anything; it is called again, by what says so
+            self.refuse()
+            self._passes(error)
             return None
         finally:
-            pickler.memo = self._memo  # what it has now would keep the result
+            pickler.memo = self._memo  # what it has now would keep it
         data = self._written.pop()
         if self._written or len(data) > _MOST:
-            self._refuse()
+            self.refuse()
             return None
         return data[:-1]
 
-    def _refuse(self) -> None:
+    @property
+    def common(self) -> Sequence[Any]:
+        """What the primers have that begin from now on, beside what is ``always`` there."""
+        return self._common
+
+    def number_of(self, thing: Any) -> int:
+        """Return the number by which a row refers to something in its primer."""
+        return self._memo.copy()[id(thing)][0]
+
+    def forget(self) -> None:
+        """Have nothing in common be known any more."""
+        self._prime([])
+
+    def refuse(self) -> None:
         """Have what is left of this chunk, and some after it, go another way."""
         self._written.clear()
         self.on = False
@@ -105,14 +136,14 @@ class RowWriter:
         self._out = min(2 * self._out, _SELDOM)
 
     def _look(self) -> None:
-        """See what two results in a row have in common, for later chunks."""
+        """See what two in a row have in common, for later chunks."""
         self._looks -= 1
         constants = {key: one for key, (_, one) in self._pickler.memo.copy().items() if _is_constant(one)}
         if self._looks:
             self._seen = constants
             return
         primed = self._next[1].copy()
-        common = [one for key, one in self._seen.items() if key in constants and key not in primed]
+        common = [one for key, one in self._seen.items() if key in constants and key not in primed and self._finds(one)]
         self._seen = {}
         if not common:
             self._pause = min(2 * self._pause, _RARELY)
@@ -127,18 +158,18 @@ class RowWriter:
         self._wait = self._pause = 1
         written: list[bytes] = []
         pickler = _pickler(written, self._table)
-        pickler.dump(common)
+        pickler.dump([*self._always, *common])
         self._next = b"".join(written).removesuffix(_STOP) + _NEXT, pickler.memo
 
 
 def opened_together(primer: bytes, row: Sequence[bytes]) -> list[Any]:
-    """Return the results that these are the pickles of, or raise what one of them does."""
-    results: list[Any] = pickle.loads(b"".join((primer, _START, *row, _END)))
-    return results
+    """Return what these are the pickles of, or raise what one of them does."""
+    opened: list[Any] = pickle.loads(b"".join((primer, _START, *row, _END)))
+    return opened
 
 
 def opened_alone(primer: bytes, data: bytes) -> Any:
-    """Return the result that this is the pickle of."""
+    """Return what this is the pickle of."""
     return pickle.loads(primer + data + _STOP)
 
 
@@ -166,8 +197,8 @@ class _Table(dict[type, Callable[[Any], Any]]):
             raise KeyError(kind)
         if len(self) > len(self.known) + _MOST_COMMON:
             return _reduced  # so many classes may be made anew for each item; this keeps none of them
-        self[kind] = _reduced
-        return _reduced
+        reducer = self[kind] = reducer_of(kind) or _reduced
+        return reducer
 
 
 _reduced = methodcaller("__reduce_ex__", _REDUCED)

@@ -18,10 +18,12 @@ from ordmap.reducers import INPUT, Purpose, pickled_array, reducers
 from ordmap.vocabulary import Speaker, Vocabulary
 
 __all__ = [
+    "BY_VALUE",
     "TRAVELLING",
     "InputPickler",
     "Pickles",
     "Travelling",
+    "goes_by_name",
     "pickled",
     "sent",
     "unpacking",
@@ -111,7 +113,7 @@ class InputPickler:
         self._strangers = tuple(name.encode() for name in strangers())
         self._vocabulary = vocabulary
         self._speaker = None if vocabulary is None else Speaker(vocabulary)
-        self._try_plain = _goes_by_name()
+        self._try_plain = goes_by_name()
 
     def dumps(self, key: Any) -> bytes:
         """Return the pickle of an input: by ``pickle``, or by value what workers may not find."""
@@ -158,9 +160,9 @@ def _by_value(_: Any) -> NoReturn:
 
 
 #: What pickle finds by a name, where another may stand: that of a method may be its child's.
-_BY_VALUE = dict.fromkeys((MethodType, TypeVar, ParamSpec, TypeVarTuple), _by_value)
+BY_VALUE = dict.fromkeys((MethodType, TypeVar, ParamSpec, TypeVarTuple), _by_value)
 if sys.version_info >= (3, 12):
-    _BY_VALUE[typing.TypeAliasType] = _by_value
+    BY_VALUE[typing.TypeAliasType] = _by_value
 
 #: By purpose: the reducers that there were, and the table that was made of them.
 _tables: dict[Purpose, tuple[object, dict[type, Callable[[Any], Any]]]] = {}
@@ -171,11 +173,11 @@ def _table(purpose: Purpose) -> dict[type, Callable[[Any], Any]]:
     own = reducers(purpose)
     known = _tables.get(purpose)
     if known is None or known[0] is not own:
-        known = _tables[purpose] = own, own | _BY_VALUE
+        known = _tables[purpose] = own, own | BY_VALUE
     return known[1]
 
 
-def _goes_by_name() -> bool:
+def goes_by_name() -> bool:
     """Whether no module is registered with ``cloudpickle`` to be pickled by value."""
     cloudpickle = sys.modules.get("cloudpickle")
     registry = getattr(cloudpickle, "list_registry_pickle_by_value", set)

@@ -21,6 +21,7 @@ from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.crates import Crate, crate_of
 from ordmap.engine.message import MOST_INSIDE, MOST_ORDERS, SHORT, Order, send_orders, together, unpacked_orders
+from ordmap.engine.primed import Primed, Row, row_of
 from ordmap.interrupts import uninterrupted
 from ordmap.item import Label
 from ordmap.outcome import Pickled, Raised
@@ -74,6 +75,8 @@ class Task:
             keys = list(keys)
         if type(keys[0]) is Pickled and all(type(key) is Pickled for key in keys):
             keys = Pickles(key.data for key in keys)
+        elif type(keys[0]) is Primed:
+            keys = row_of(keys) or keys
         task = cls(run, ticket, pickle.dumps(keys, pickle.HIGHEST_PROTOCOL), size, chunk.label)
         if isinstance(keys[0], TRAVELLING):
             task.crate = crate_of(keys)
@@ -88,6 +91,13 @@ class Task:
             keys = pickle.loads(self.keys)
             del keys[size:]
             self.keys = pickle.dumps(keys, pickle.HIGHEST_PROTOCOL)
+
+    def take_apart(self) -> None:
+        """Have each input be opened within its item, which its worker's death is the fault of then."""
+        if not isinstance(self.keys, range):
+            keys = pickle.loads(self.keys)
+            if type(keys) is Row:
+                self.keys = pickle.dumps(keys.apart(), pickle.HIGHEST_PROTOCOL)
 
     def order(self) -> Order:
         """Return how a worker is told of it."""

@@ -13,6 +13,7 @@ from typing import Any
 from ordmap.apart import Apart
 from ordmap.backends.inputs import InputPickler, pickled, unsendable
 from ordmap.engine.crates import Boxed, Crate, Crates, Span
+from ordmap.engine.primed import InputRows, Primed
 from ordmap.outcome import Pickled
 
 __all__ = ["CrateLoad"]
@@ -22,6 +23,9 @@ _LARGE = 16 * 1024
 
 _ALIGNMENT = 64
 
+#: What stands for inputs that go by message.
+_IN_MESSAGE = frozenset({Pickled, Primed})
+
 #: Inputs, and buffers of theirs, that a crate may have: where they lie has to fit into the message.
 _MOST_PARTS = 256
 
@@ -30,13 +34,18 @@ _AHEAD = 16 << 20
 
 
 class CrateLoad(Apart):
-    """Inputs as they travel to workers of the engine: all are plain, or go by message, or all lie in one crate."""
+    """Inputs as they travel to workers of the engine: all are plain, or go by message, or all lie in one crate.
 
-    __slots__ = ("_buffers", "_crate", "_crates", "_pickler", "_place", "_target")
+    ``rows``: what pickles the small ones of its run.
+    """
 
-    def __init__(self, crates: Crates, most: int) -> None:
+    __slots__ = ("_buffers", "_crate", "_crates", "_in_row", "_pickler", "_place", "_rows", "_target")
+
+    def __init__(self, crates: Crates, most: int, rows: InputRows) -> None:
         super().__init__(most)
         self._crates = crates
+        self._rows = rows
+        self._in_row: bool | None = None  # whether the next input may join a row; None: there was none yet
         self._pickler: InputPickler | None = None
         self._crate: Crate | None = None
         self._target = memoryview(b"")  # its memory, which is free from a place on
@@ -44,6 +53,14 @@ class CrateLoad(Apart):
         self._buffers = 0
 
     def put(self, one: Any) -> None:
+        if self._in_row is None:
+            self._in_row = self._rows.begin(self.most)
+        if self._in_row:
+            primed = self._rows.add(one)
+            if primed is not None:
+                self.keys.append(primed)
+                return
+            self._in_row = self._rows.on
         pickler = self._pickler
         if pickler is None:
             pickler = self._pickler = InputPickler(_LARGE, vocabulary=self._crates.vocabulary)
@@ -53,7 +70,7 @@ class CrateLoad(Apart):
             load = self if self._crate is None else self._another()
             load.keys.append(unsendable(error))
             return
-        if self._crate is None and not pickler.left_out:  # by far the most
+        if self._crate is None and not pickler.left_out:
             self.keys.append(Pickled(data))
             return
         views = pickler.left_out[:]
@@ -73,12 +90,12 @@ class CrateLoad(Apart):
     def _another(self) -> CrateLoad:
         """Return a load for what this one has no place for."""
         self.full = True
-        self.spare = load = CrateLoad(self._crates, self.most)
+        self.spare = load = CrateLoad(self._crates, self.most, self._rows)
         return load
 
     def _has_room(self, size: int, buffers: int) -> bool:
         if self._crate is None:
-            return all(type(key) is Pickled for key in self.keys)
+            return all(type(key) in _IN_MESSAGE for key in self.keys)
         few = len(self.keys) < _MOST_PARTS and self._buffers + buffers <= _MOST_PARTS
         return few and self._place + size <= self._target.nbytes
 
@@ -86,12 +103,13 @@ class CrateLoad(Apart):
         """Take a crate for what there is, and for inputs of such a size; ``False``: there is none to be had."""
         if max(len(self.keys) + 1, buffers) > _MOST_PARTS:
             return False
-        earlier = [key.data for key in self.keys]
+        earlier = [key.data if type(key) is Pickled else key.whole for key in self.keys]
         needed = sum(_aligned(len(data)) for data in earlier) + size
         ahead = min((self.most - len(earlier) - 1) * size, _AHEAD)
         self._crate = self._crates.take(needed + ahead) or self._crates.take(needed)
         if self._crate is None:
             return False
+        self._in_row = False
         self._target = memoryview(self._crate.memory.span()).cast("B")
         self.keys.clear()
         for data in earlier:

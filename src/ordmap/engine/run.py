@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ordmap.backends.pool import POOL_CLOSED
 from ordmap.chunk import Chunk
 from ordmap.engine.loads import CrateLoad
+from ordmap.engine.primed import InputRows
 from ordmap.errors import OrdmapError
 from ordmap.outcome import Answer
 
@@ -33,6 +34,7 @@ class EngineRun:
         self.crew = crew
         self._answers: list[tuple[int, Answer]] = []
         self._woken = False
+        self._rows = InputRows(crew.vocabulary)
 
     @property
     def waits(self) -> bool:
@@ -56,7 +58,7 @@ class EngineRun:
 
     def load(self, most: int) -> CrateLoad:
         """Return what the inputs of a chunk are pulled into."""
-        return CrateLoad(self.crew.crates, most)
+        return CrateLoad(self.crew.crates, most, self._rows)
 
     def submit(self, ticket: int, chunk: Chunk) -> None:
         if self.closed:

@@ -64,6 +64,7 @@ from ordmap.engine.message import (
 )
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
+from ordmap.engine.primed import Primed, Row
 from ordmap.engine.wear import Wear
 from ordmap.errors import RemoteError
 from ordmap.generators import differ, seeding, watch_imports
@@ -521,7 +522,7 @@ class _Worker:
             return
         self._context(order.run, job).run(self._compute, order, job)
 
-    def _compute(self, order: Order, job: Held) -> None:  # noqa: C901  a call an item would cost more than that
+    def _compute(self, order: Order, job: Held) -> None:  # noqa: C901, PLR0912, PLR0915  a call costs more
         row = self._row
         compute, keys = self._inputs(order, job)
         outcomes = self._hand.take(keys, order.label, job.seed)
@@ -529,6 +530,7 @@ class _Worker:
         kind = PLAIN
         rows = self._rows
         add = rows.add if job.limit is None else self._added
+        in_row: type | None = None  # the class of the last result that joined the row
         lent: list[Block] = []
         clock = time.perf_counter
         began = clock()
@@ -549,14 +551,19 @@ class _Worker:
             if _forked:
                 end_child(result)
             cls = type(result)
-            if cls is not int and id(cls) not in _PLAIN:
+            if cls is in_row and (data := add(result)) is not None:
+                result = data
+                nbytes += len(data)
+            elif cls is not int and id(cls) not in _PLAIN:
                 if cls is str and len(result) <= SMALL:
                     nbytes += len(result)
                 else:
                     kind = kind if kind != PLAIN else ROW if rows.begin(order.run, len(keys)) else ANSWER
+                    in_row = None
                     if rows.on and id(cls) not in _ELSEWHERE and (data := add(result)) is not None:
                         result = data
                         nbytes += len(data)
+                        in_row = cls
                     else:
                         box = [result]
                         result = None  # from here on the box alone holds it
@@ -628,7 +635,7 @@ class _Worker:
     def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
         """Return what to call, and with what: as much as this worker may still compute, or all where it is to be.
 
-        An input that is not plain is unpickled within its item.
+        An input that is not plain is unpickled within its item, unless all of a chunk are opened before.
         """
         compute = job.compute
         keys: Sequence[Any] = order.keys if isinstance(order.keys, range) else pickle.loads(order.keys)
@@ -636,6 +643,10 @@ class _Worker:
             compute = unpacking(compute, self._opened(order.crate))
         elif type(keys) is Pickles:
             compute = unpickling(compute)
+        elif type(keys) is Row:
+            keys = self._opened_row(keys, job)
+            if type(keys[0]) is Primed:
+                compute = unpacking(compute)
         elif isinstance(keys[0], TRAVELLING):
             compute = unpacking(compute)
         if job.limit is not None:
@@ -650,6 +661,18 @@ class _Worker:
             differ()
         self._courtesy.show(len(keys) if job.patience is not None else 0)
         return compute, keys if order.patient or len(keys) <= self._wear.left else keys[: self._wear.left]
+
+    @staticmethod
+    def _opened_row(row: Row, job: Held) -> list[Any]:
+        """Return the inputs of a chunk, or what stands for them where each is to be opened within its item."""
+        if len(row) > 1 and job.limit is None and job.seed is None:
+            try:
+                return row.opened()
+            except _Stop:
+                raise
+            except BaseException:
+                return row.apart()  # one of them is at fault, which its item will tell
+        return row.apart()
 
     def _opened(self, crate: int) -> Opened | OSError:
         """Return the inputs of the chunk in hand, or what keeps them from being had."""

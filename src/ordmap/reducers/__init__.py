@@ -16,22 +16,27 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
-from ordmap.reducers import arrays, mappings, tables, tensors
-from ordmap.reducers.arrays import SMALL, OutOfBand, array_key, pickled_array
+from ordmap.reducers import arrays, labels, mappings, tables, tensors
+from ordmap.reducers.arrays import MOST_IN_BAND, SMALL, OutOfBand, array_in_pickle, array_key, pickled_array, restored
+from ordmap.reducers.instances import has_own_way, reducer_of
 from ordmap.reducers.purpose import INPUT, JOB, PURPOSES, RESULT, Purpose
 
 __all__ = [
     "INPUT",
     "JOB",
+    "MOST_IN_BAND",
     "RESULT",
     "SMALL",
     "OutOfBand",
     "Purpose",
+    "array_in_pickle",
     "array_key",
     "has_own_way",
     "in_band",
     "pickled_array",
+    "reducer_of",
     "reducers",
+    "restored",
 ]
 
 Reducer = Callable[[Any], Any]
@@ -40,6 +45,7 @@ Reducer = Callable[[Any], Any]
 _LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[[Any, Purpose], dict[type, Reducer]]]] = {
     "numpy": (("ndarray", "frombuffer", "memmap"), arrays.reducers_of_numpy),
     "torch": (("Tensor", "from_numpy", "nn"), tensors.reducers_of_torch),
+    "pandas": (("Index", "StringDtype", "DataFrame"), labels.reducers_of_pandas),
     "pyarrow": (("Array", "concat_arrays", "Table"), tables.reducers_of_pyarrow),
     "multidict": (("MultiDictProxy", "CIMultiDictProxy"), mappings.reducers_of_multidict),
 }
@@ -55,25 +61,18 @@ def reducers(purpose: Purpose = RESULT) -> dict[type, Reducer]:
     return _all[purpose]
 
 
-def has_own_way(kind: type) -> bool:
-    """Whether a class says how its objects are pickled."""
-    return any(
-        getattr(kind, way) is not getattr(object, way) for way in ("__reduce__", "__reduce_ex__", "__getstate__")
-    )
+def in_band(purpose: Purpose = RESULT) -> dict[type, Reducer]:
+    """Return the reducers for what is small, whose buffers stay in the pickle; the caller must not change it.
 
-
-def in_band() -> dict[type, Reducer]:
-    """Return the reducers of results whose buffers stay in the pickle; the caller must not change it.
-
-    One that has a buffer of its own can't be pickled so.
+    What has a buffer of its own, or a large one, can't be pickled so.
     """
     reducers()
-    return _in_band
+    return _in_band[purpose]
 
 
 def _look_again() -> None:
     """Take in what libraries have come, and what they have registered."""
-    global _in_band, _looked_at, _theirs
+    global _looked_at, _theirs
     _looked_at = len(sys.modules)
     for name, (needed, make) in _LIBRARIES.items():
         if name not in sys.modules:
@@ -87,9 +86,8 @@ def _look_again() -> None:
     _theirs = dict(copyreg.dispatch_table)
     for purpose, own in _own.items():
         _all[purpose] = own | _theirs
-    of_results = _all[RESULT].copy()
-    del of_results[memoryview]
-    _in_band = of_results | arrays.in_band(_theirs)
+        _in_band[purpose] = _all[purpose] | arrays.in_band(_theirs)
+        del _in_band[purpose][memoryview]
 
 
 _own: dict[Purpose, dict[type, Reducer]] = {
@@ -98,6 +96,6 @@ _own: dict[Purpose, dict[type, Reducer]] = {
 
 #: All reducers, and what they were made of: those of the user's libraries, when there were so many modules.
 _all: dict[Purpose, dict[type, Reducer]] = {}
-_in_band: dict[type, Reducer] = {}
+_in_band: dict[Purpose, dict[type, Reducer]] = {}
 _theirs: dict[type, Reducer] = {}
 _looked_at = 0

@@ -15,10 +15,23 @@ from typing import Any
 from ordmap.reducers.files import named
 from ordmap.reducers.purpose import RESULT, Purpose
 
-__all__ = ["SMALL", "OutOfBand", "array_key", "in_band", "pickled_array", "reduced_view", "reducers_of_numpy"]
+__all__ = [
+    "SMALL",
+    "OutOfBand",
+    "array_in_pickle",
+    "array_key",
+    "in_band",
+    "pickled_array",
+    "reduced_view",
+    "reducers_of_numpy",
+    "restored",
+]
 
 #: Bytes up to which a buffer stays in the pickle, and an array goes its library's own way.
 SMALL = 2048
+
+#: … and up to which it may, where that spares it a way of its own.
+MOST_IN_BAND = 16 * 1024
 
 
 class OutOfBand:
@@ -53,7 +66,7 @@ def reducers_of_numpy(numpy: Any, purpose: Purpose) -> dict[type, Any]:
 
     def reduced(value: Any) -> Any:
         if _has_a_buffer(value):
-            return _array, (pickle.PickleBuffer(value), value.dtype.char, value.shape)
+            return restored, (pickle.PickleBuffer(value), value.dtype.char, value.shape)
         return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
     def reduced_map(value: Any) -> Any:
@@ -83,6 +96,8 @@ def in_band(theirs: Container[type]) -> dict[type, Any]:
 
 
 def _reduced_in_band(array: Any) -> Any:
+    if array.nbytes > MOST_IN_BAND:
+        raise pickle.PicklingError("it is large")
     writeable = array.flags.num & _WRITE_BITS == _WRITEABLE
     if writeable and array.dtype.isnative:
         return array.__reduce__()
@@ -114,9 +129,11 @@ def array_key(value: Any) -> tuple[str, tuple[int, ...], bool] | None:
     return None
 
 
-#: What stands before and after the numbers in the pickles of arrays, by letter and shape.
-_around: dict[tuple[str, tuple[int, ...]], tuple[bytes, bytes]] = {}
+#: What stands before and after the numbers in the pickles of arrays, by letter, shape, and what says `restored`.
+_around: dict[tuple[str, tuple[int, ...], bytes], tuple[bytes, bytes]] = {}
 _MOST_AROUND = 64
+
+_RESTORED = f"c{__name__}\nrestored\n".encode()
 
 
 def pickled_array(value: Any, most: int) -> bytes | None:
@@ -124,6 +141,14 @@ def pickled_array(value: Any, most: int) -> bytes | None:
 
     ``None``: one that is read-only, may lie in a file, or is reduced by another, is left to pickle.
     """
+    if type(value) is not _ndarray:
+        return None
+    data = array_in_pickle(value, most, _RESTORED)
+    return None if data is None else b"".join((b"\x80\x05", data, pickle.STOP))
+
+
+def array_in_pickle(value: Any, most: int, function: bytes) -> bytes | None:
+    """Return what stands in a pickle for an array; see `pickled_array`. ``function`` stands for `restored` there."""
     if type(value) is not _ndarray or not 0 < value.nbytes <= most or value.flags.num & _WRITE_BITS != _WRITEABLE:
         return None
     base = value.base
@@ -131,33 +156,26 @@ def pickled_array(value: Any, most: int) -> bytes | None:
         return None
     if _ndarray in copyreg.dispatch_table or not _is_plain(value):
         return None
-    key = value.dtype.char, value.shape
+    key = value.dtype.char, value.shape, function
     around = _around.get(key)
     if around is None:
         if len(_around) >= _MOST_AROUND:
             _around.clear()
-        around = _around[key] = _split(key, value.nbytes)
+        around = _around[key] = _split(value, function)
     return b"".join((around[0], value, around[1]))
 
 
-class _Blank:
-    """Is pickled as an array of zeros."""
-
-    def __init__(self, key: tuple[str, tuple[int, ...]], nbytes: int) -> None:
-        self._parts = bytearray(nbytes), *key
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _array, self._parts
-
-
-def _split(key: tuple[str, tuple[int, ...]], nbytes: int) -> tuple[bytes, bytes]:
-    whole = pickle.dumps(_Blank(key, nbytes), pickle.HIGHEST_PROTOCOL)
-    head = pickle.BYTEARRAY8 + nbytes.to_bytes(8, "little")
-    start = whole.index(head) + len(head)
-    return whole[:start], whole[start + nbytes :]
+def _split(value: Any, function: bytes) -> tuple[bytes, bytes]:
+    """Return what stands before and after the numbers of an array like this."""
+    char = value.dtype.char.encode()
+    letter = pickle.BINUNICODE + len(char).to_bytes(4, "little") + char
+    shape = b"".join(pickle.BININT + size.to_bytes(4, "little") for size in value.shape)
+    head = function + pickle.BYTEARRAY8 + value.nbytes.to_bytes(8, "little")
+    return head, b"".join((letter, pickle.MARK, shape, pickle.TUPLE, pickle.TUPLE3, pickle.REDUCE))
 
 
-def _array(buffer: Any, char: str, shape: tuple[int, ...]) -> Any:
+def restored(buffer: Any, char: str, shape: tuple[int, ...]) -> Any:
+    """Return an array from its numbers, one letter and shape."""
     try:
         array = sys.modules["numpy"].frombuffer(buffer, char)  # an import statement would take as long as the rest
     except (KeyError, AttributeError):  # this process has not imported it yet, or is about to

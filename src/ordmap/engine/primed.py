@@ -1,0 +1,144 @@
+"""Small inputs of the engine's chunks: each pickled when it is pulled, all of a chunk opened together.
+
+A worker opens them before the first item; one that can't be opened costs only itself, for then each is opened alone,
+within its item. So it is from the start where an item has a time limit or random numbers of its own, in which opening
+its input has a part.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from typing import Any
+
+from ordmap.backends.inputs import BY_VALUE, Travelling, goes_by_name
+from ordmap.interrupts import pass_on
+from ordmap.names import strangers
+from ordmap.reducers import INPUT, MOST_IN_BAND, array_in_pickle, in_band, restored
+from ordmap.rows import RowWriter, opened_alone, opened_together
+from ordmap.vocabulary import Vocabulary
+
+__all__ = ["InputRows", "Primed", "Row", "row_of"]
+
+#: Inputs that name what the script has defined, and no primer has, from which on the rest goes another way at once.
+_MOST_NAMED = 8
+
+
+class Primed(Travelling):
+    """An input on its way: its pickle, and the primer that this follows."""
+
+    __slots__ = ("data", "primer")
+
+    def __init__(self, primer: bytes, data: bytes) -> None:
+        self.primer = primer
+        self.data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Primed, (self.primer, self.data)
+
+    @property
+    def whole(self) -> bytes:
+        """A pickle of its own."""
+        return b"".join((self.primer, self.data, pickle.STOP))
+
+    def unpacked(self, source: Any) -> Any:
+        del source
+        return opened_alone(self.primer, self.data)
+
+
+class Row(list[bytes]):
+    """The inputs of a chunk on their way, with one primer."""
+
+    def __init__(self, pickles: Iterable[bytes] = (), primer: bytes = b"") -> None:
+        super().__init__(pickles)
+        self.primer = primer
+
+    def opened(self) -> list[Any]:
+        """Return the inputs, or raise what one of them does."""
+        return opened_together(self.primer, self)
+
+    def apart(self) -> list[Primed]:
+        """Return what stands for each input."""
+        return [Primed(self.primer, data) for data in self]
+
+
+def row_of(keys: Iterable[Any]) -> Row | None:
+    """Return the row that these inputs are; ``None``: they are not all of one."""
+    primer, pickles = None, []
+    for key in keys:
+        if type(key) is not Primed or (primer is not None and key.primer is not primer):
+            return None
+        primer = key.primer
+        pickles.append(key.data)
+    return None if primer is None else Row(pickles, primer)
+
+
+class InputRows:
+    """Pickles the small inputs of a run. ``vocabulary``: what its workers know beyond what they import."""
+
+    def __init__(self, vocabulary: Vocabulary | None) -> None:
+        self._vocabulary = vocabulary
+        self._strangers: tuple[str, ...] = ()
+        self._names: tuple[bytes, ...] = ()
+        self._tables: tuple[object, dict[type, Any]] = None, {}
+        self._writer = RowWriter(self._reducers, self._finds, [restored], pass_on)
+        self._primer = b""
+        self._restored = b""
+        self._named = 0  # inputs of this primer that named what is no part of it
+
+    def begin(self, items: int) -> bool:
+        """Begin with a chunk of about so many inputs; return whether a row pays."""
+        if not goes_by_name():
+            return False
+        self._strangers = strangers()
+        writer = self._writer
+        if not all(map(self._finds, writer.common)):
+            writer.forget()
+        if not writer.begin(0, items):
+            return False
+        self._names = tuple(name.encode() for name in self._strangers)
+        primer = writer.primer
+        if self._vocabulary is not None and any(map(self._is_ours, writer.common)):
+            if self._vocabulary.is_due:
+                self._vocabulary.catch_up()
+            primer = self._vocabulary.before(primer)
+        if primer != self._primer:  # else it stays the very same, by which a row is known
+            self._primer = primer
+            self._named = 0
+        self._restored = pickle.BINGET + bytes([writer.number_of(restored)])
+        return True
+
+    @property
+    def on(self) -> bool:
+        """Whether the row goes on."""
+        return self._writer.on
+
+    def add(self, one: Any) -> Primed | None:
+        """Return an input as it travels in the row that was begun; ``None``: it must go another way."""
+        data = array_in_pickle(one, MOST_IN_BAND, self._restored)
+        if data is not None:
+            return Primed(self._primer, data)
+        data = self._writer.add(one)
+        if data is None:
+            return None
+        for name in self._names:  # any() would take four times as long
+            if name in data:
+                self._named += 1
+                if self._named > _MOST_NAMED:
+                    self._writer.refuse()
+                return None
+        return Primed(self._primer, data)
+
+    def _reducers(self) -> dict[type, Any]:
+        own = in_band(INPUT)
+        if self._tables[0] is not own:
+            self._tables = own, own | BY_VALUE
+        return self._tables[1]
+
+    def _finds(self, constant: Any) -> bool:
+        """Whether workers find this by its name."""
+        return not self._is_ours(constant) or (self._vocabulary is not None and self._vocabulary.has(constant))
+
+    def _is_ours(self, constant: Any) -> bool:
+        """Whether the script has defined it."""
+        return getattr(constant, "__module__", None) in self._strangers
