@@ -131,6 +131,15 @@ def test_small_arrays_are_writable_and_their_own(pool, array):
         assert (one.dtype, one.shape, one.flags.writeable) == (array.dtype, array.shape, True)
 
 
+def test_read_only_arrays_stay_so(pool):
+    array = np.arange(40.0)
+    array.flags.writeable = False
+    inputs = [array, array[3:9], np.frombuffer(b"12345678", "i4")] * 50
+    assert not any(each(pool, inputs, lambda one: one.flags.writeable))
+    for one, wanted in zip(each(pool, inputs), inputs, strict=True):
+        np.testing.assert_array_equal(one, wanted)
+
+
 @pytest.mark.parametrize(
     "holder", [list, lambda held: {"held": held}, lambda held: Point(1, "x", held), lambda held: Plain(held=held)]
 )

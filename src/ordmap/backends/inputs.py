@@ -35,9 +35,6 @@ __all__ = [
 #: Characters of a reason.
 _MOST_SAID = 1000
 
-#: Bytes of an array up to which it is copied into its pickle at once, where no buffer is left out.
-_SMALL = 16 * 1024
-
 
 class Travelling:
     """What stands for an input on its way."""
@@ -106,7 +103,6 @@ class InputPickler:
         self._purpose = purpose
         self.left_out: list[memoryview] = []
         self._collect = None if large is None else _collector(large, self.left_out)
-        self._small = _SMALL if large is None else large - 1
         self._file = io.BytesIO()
         self._plain = pickle.Pickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
         self._plain.dispatch_table = _table(purpose)
@@ -117,7 +113,7 @@ class InputPickler:
 
     def dumps(self, key: Any) -> bytes:
         """Return the pickle of an input: by ``pickle``, or by value what workers may not find."""
-        array = pickled_array(key, self._small)
+        array = pickled_array(key)
         if array is not None:
             return array
         before = len(self.left_out)

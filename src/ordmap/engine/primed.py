@@ -14,7 +14,7 @@ from typing import Any
 from ordmap.backends.inputs import BY_VALUE, Travelling, goes_by_name
 from ordmap.interrupts import pass_on
 from ordmap.names import strangers
-from ordmap.reducers import INPUT, MOST_IN_BAND, array_in_pickle, in_band, restored
+from ordmap.reducers import INPUT, array_in_pickle, in_band, restored
 from ordmap.rows import RowWriter, opened_alone, opened_together
 from ordmap.vocabulary import Vocabulary
 
@@ -115,7 +115,7 @@ class InputRows:
 
     def add(self, one: Any) -> Primed | None:
         """Return an input as it travels in the row that was begun; ``None``: it must go another way."""
-        data = array_in_pickle(one, MOST_IN_BAND, self._restored)
+        data = array_in_pickle(one, self._restored)
         if data is not None:
             return Primed(self._primer, data)
         data = self._writer.add(one)

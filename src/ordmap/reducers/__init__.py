@@ -17,14 +17,13 @@ from types import MappingProxyType
 from typing import Any
 
 from ordmap.reducers import arrays, labels, mappings, tables, tensors
-from ordmap.reducers.arrays import MOST_IN_BAND, SMALL, OutOfBand, array_in_pickle, array_key, pickled_array, restored
+from ordmap.reducers.arrays import SMALL, OutOfBand, array_in_pickle, array_key, pickled_array, restored
 from ordmap.reducers.instances import has_own_way, reducer_of
 from ordmap.reducers.purpose import INPUT, JOB, PURPOSES, RESULT, Purpose
 
 __all__ = [
     "INPUT",
     "JOB",
-    "MOST_IN_BAND",
     "RESULT",
     "SMALL",
     "OutOfBand",

@@ -30,7 +30,7 @@ __all__ = [
 #: Bytes up to which a buffer stays in the pickle, and an array goes its library's own way.
 SMALL = 2048
 
-#: … and up to which it may, where that spares it a way of its own.
+#: … and below which it may, where that spares it a way of its own. Such an array never travels by its file's name.
 MOST_IN_BAND = 16 * 1024
 
 
@@ -88,6 +88,7 @@ def reducers_of_numpy(numpy: Any, purpose: Purpose) -> dict[type, Any]:
 #: numpy's bits for an array that may be written to, and for one of which its flags say so, with a warning, wrongly.
 _WRITEABLE = 0x400
 _WRITE_BITS = _WRITEABLE | 1 << 31
+_CLEAR = frozenset({0, _WRITEABLE})  # else pickle knows
 
 
 def in_band(theirs: Container[type]) -> dict[type, Any]:
@@ -96,7 +97,7 @@ def in_band(theirs: Container[type]) -> dict[type, Any]:
 
 
 def _reduced_in_band(array: Any) -> Any:
-    if array.nbytes > MOST_IN_BAND:
+    if array.nbytes >= MOST_IN_BAND:
         raise pickle.PicklingError("it is large")
     writeable = array.flags.num & _WRITE_BITS == _WRITEABLE
     if writeable and array.dtype.isnative:
@@ -129,34 +130,31 @@ def array_key(value: Any) -> tuple[str, tuple[int, ...], bool] | None:
     return None
 
 
-#: What stands before and after the numbers in the pickles of arrays, by letter, shape, and what says `restored`.
-_around: dict[tuple[str, tuple[int, ...], bytes], tuple[bytes, bytes]] = {}
+#: What stands before and after the numbers in the pickles of arrays, by letter, shape, whether they may be written to,
+#: and what says `restored`.
+_around: dict[tuple[str, tuple[int, ...], bool, bytes], tuple[bytes, bytes]] = {}
 _MOST_AROUND = 64
 
 _RESTORED = f"c{__name__}\nrestored\n".encode()
 
 
-def pickled_array(value: Any, most: int) -> bytes | None:
-    """Return the pickle of a plain array of at most so many bytes, in a fifth of pickle's time.
+def pickled_array(value: Any) -> bytes | None:
+    """Return the pickle of a plain array, in a fifth of pickle's time.
 
-    ``None``: one that is read-only, may lie in a file, or is reduced by another, is left to pickle.
+    ``None``: one that is large, or is reduced by another, is left to pickle.
     """
-    if type(value) is not _ndarray:
-        return None
-    data = array_in_pickle(value, most, _RESTORED)
+    data = array_in_pickle(value, _RESTORED)
     return None if data is None else b"".join((b"\x80\x05", data, pickle.STOP))
 
 
-def array_in_pickle(value: Any, most: int, function: bytes) -> bytes | None:
+def array_in_pickle(value: Any, function: bytes) -> bytes | None:
     """Return what stands in a pickle for an array; see `pickled_array`. ``function`` stands for `restored` there."""
-    if type(value) is not _ndarray or not 0 < value.nbytes <= most or value.flags.num & _WRITE_BITS != _WRITEABLE:
+    if type(value) is not _ndarray or not 0 < value.nbytes < MOST_IN_BAND:
         return None
-    base = value.base
-    if base is not None and (type(base) is not _ndarray or base.base is not None):
+    writes = value.flags.num & _WRITE_BITS
+    if writes not in _CLEAR or _ndarray in copyreg.dispatch_table or not _is_plain(value):
         return None
-    if _ndarray in copyreg.dispatch_table or not _is_plain(value):
-        return None
-    key = value.dtype.char, value.shape, function
+    key = value.dtype.char, value.shape, writes == _WRITEABLE, function
     around = _around.get(key)
     if around is None:
         if len(_around) >= _MOST_AROUND:
@@ -170,7 +168,8 @@ def _split(value: Any, function: bytes) -> tuple[bytes, bytes]:
     char = value.dtype.char.encode()
     letter = pickle.BINUNICODE + len(char).to_bytes(4, "little") + char
     shape = b"".join(pickle.BININT + size.to_bytes(4, "little") for size in value.shape)
-    head = function + pickle.BYTEARRAY8 + value.nbytes.to_bytes(8, "little")
+    numbers = pickle.BYTEARRAY8 if value.flags.writeable else pickle.BINBYTES8
+    head = function + numbers + value.nbytes.to_bytes(8, "little")
     return head, b"".join((letter, pickle.MARK, shape, pickle.TUPLE, pickle.TUPLE3, pickle.REDUCE))
 
 
