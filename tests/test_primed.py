@@ -236,8 +236,8 @@ def test_an_input_is_held_no_longer_than_its_chunk(pool):
 def row(inputs, vocabulary=None, rounds=4):
     rows = InputRows(vocabulary)
     for _ in range(rounds):
-        assert rows.begin(len(inputs))
-        keys = [rows.add(one) for one in inputs]
+        assert rows.begin_chunk(len(inputs))
+        keys = [rows.put(one) for one in inputs]
     return keys
 
 
@@ -265,8 +265,8 @@ def test_inputs_of_two_primers_are_no_row():
 )
 def test_what_is_large_or_goes_by_value_goes_another_way(one):
     rows = InputRows(None)
-    assert rows.begin(10)
-    assert rows.add(one) is None
+    assert rows.begin_chunk(10)
+    assert rows.put(one) is None
     assert not rows.on
 
 

@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ordmap import Processes, RemoteError, ordered_map
-from ordmap.reducers import in_band
 from ordmap.rows import RowWriter, opened_alone, opened_together
 
 
@@ -120,7 +119,7 @@ class Unopenable:
 
 def travelled(results, rounds=4):
     """Send results as rows, some times, so that a primer is found; return what comes of the last."""
-    writer = RowWriter(in_band)
+    writer = RowWriter()
     for _ in range(rounds):
         writer.begin(1, 100)
         row = [writer.add(result) for result in results]
@@ -215,7 +214,7 @@ def test_identity_within_a_result_stays_and_none_is_between_results():
 
 def test_a_primer_has_only_what_can_not_change():
     mutable, text = ["shared"], "a text"
-    writer = RowWriter(in_band)
+    writer = RowWriter()
     for _ in range(4):
         writer.begin(1, 8)
         for x in range(8):
@@ -235,7 +234,7 @@ def test_a_primer_has_only_what_can_not_change():
 
 
 def test_a_primer_of_many_things_begins_anew():
-    writer = RowWriter(in_band)
+    writer = RowWriter()
     for chunk in range(300):
         writer.begin(1, 8)
         words = [f"{chunk} {n}" for n in range(30)]
@@ -247,7 +246,7 @@ def test_a_primer_of_many_things_begins_anew():
 def test_a_writer_keeps_no_result():
     import weakref
 
-    writer = RowWriter(in_band)
+    writer = RowWriter()
     writer.begin(1, 8)
     for x in range(8):
         point = Point(x, more=[x])
@@ -263,7 +262,7 @@ def test_a_writer_keeps_no_result():
 
 
 def test_what_is_large_or_can_not_be_reduced_goes_another_way_for_ever_longer():
-    writer = RowWriter(in_band)
+    writer = RowWriter()
     tried = 0
     for _ in range(500):
         writer.begin(1, 8)

@@ -22,7 +22,7 @@ from operator import methodcaller
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from ordmap.reducers import reducer_of
+from ordmap.reducers import in_band, reducer_of
 
 __all__ = ["RowWriter", "opened_alone", "opened_together"]
 
@@ -48,32 +48,32 @@ _START, _END, _NEXT, _STOP = b"](", b"e.", b"0", b"."
 
 
 class RowWriter:
-    """Pickles small inputs or results, in the process that has them.
+    """Pickles small results, in the process that has them; what pickles inputs says how these differ."""
 
-    ``finds``: whether the other process has the very same thing by the name of this constant; what it hasn't is in no
-    primer. ``always``: what each primer begins with. ``passes``: raises an error that is not the object's.
-    """
+    always: Sequence[Any] = ()
 
-    def __init__(
-        self,
-        reducers: Callable[[], Mapping[type, Callable[[Any], Any]]],
-        finds: Callable[[Any], bool] = lambda _: True,
-        always: Sequence[Any] = (),
-        passes: Callable[[BaseException], None] = lambda _: None,
-    ) -> None:
-        self._reducers = reducers
-        self._finds = finds
-        self._always = list(always)
-        self._passes = passes
+    def __init__(self) -> None:
         self._written: list[bytes] = []
         self._table = _Table({})
         self._pickler = _pickler(self._written, self._table)
         self._run: int | None = None
-        self._common: list[Any] = []
+        self.common: Sequence[Any] = ()  # what primers have that begin from now on, beside what is ``always`` there
         self._seen: dict[int, Any] = {}
         self._wait = self._pause = 1
         self._off = self._out = 0  # chunks without a row, after results that don't belong in one: left, and next time
         self.on = False
+
+    def reducers(self) -> Mapping[type, Callable[[Any], Any]]:
+        """Return how objects are reduced; another mapping where that has changed."""
+        return in_band()
+
+    def finds(self, constant: Any) -> bool:
+        """Whether the other process has the very same thing by the name of this constant; else no primer has it."""
+        del constant
+        return True
+
+    def passes(self, error: BaseException) -> None:
+        """Raise an error that is no fault of the object that is pickled."""
 
     def begin(self, run: int, items: int) -> bool:
         """Begin with a chunk of a run; return whether a row pays. The writer is ``on`` then, until it refuses."""
@@ -85,7 +85,7 @@ class RowWriter:
         if not self.on:
             self._off -= self._off > 0
             return False
-        reducers = self._reducers()
+        reducers = self.reducers()
         if reducers is not self._table.known:
             self._table = self._pickler.dispatch_table = _Table(reducers)
         self.primer, self._memo = self._next
@@ -105,7 +105,7 @@ class RowWriter:
                 self._look()
         except BaseException as error:  # a user's __reduce__ may raise anything; it is called again, by what says so
             self.refuse()
-            self._passes(error)
+            self.passes(error)
             return None
         finally:
             pickler.memo = self._memo  # what it has now would keep it
@@ -114,11 +114,6 @@ class RowWriter:
             self.refuse()
             return None
         return data[:-1]
-
-    @property
-    def common(self) -> Sequence[Any]:
-        """What the primers have that begin from now on, beside what is ``always`` there."""
-        return self._common
 
     def number_of(self, thing: Any) -> int:
         """Return the number by which a row refers to something in its primer."""
@@ -143,22 +138,22 @@ class RowWriter:
             self._seen = constants
             return
         primed = self._next[1].copy()
-        common = [one for key, one in self._seen.items() if key in constants and key not in primed and self._finds(one)]
+        common = [one for key, one in self._seen.items() if key in constants and key not in primed and self.finds(one)]
         self._seen = {}
         if not common:
             self._pause = min(2 * self._pause, _RARELY)
-        elif len(self._common) + len(common) <= _MOST_COMMON:
-            self._prime([*self._common, *common])
+        elif len(self.common) + len(common) <= _MOST_COMMON:
+            self._prime([*self.common, *common])
         else:
             self._prime([])
 
     def _prime(self, common: list[Any]) -> None:
         """Have these be in the primer of the chunks that begin from now on."""
-        self._common = common
+        self.common = common
         self._wait = self._pause = 1
         written: list[bytes] = []
         pickler = _pickler(written, self._table)
-        pickler.dump([*self._always, *common])
+        pickler.dump([*self.always, *common])
         self._next = b"".join(written).removesuffix(_STOP) + _NEXT, pickler.memo
 
 

@@ -54,9 +54,9 @@ class CrateLoad(Apart):
 
     def put(self, one: Any) -> None:
         if self._in_row is None:
-            self._in_row = self._rows.begin(self.most)
+            self._in_row = self._rows.begin_chunk(self.most)
         if self._in_row:
-            primed = self._rows.add(one)
+            primed = self._rows.put(one)
             if primed is not None:
                 self.keys.append(primed)
                 return

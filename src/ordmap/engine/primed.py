@@ -73,72 +73,70 @@ def row_of(keys: Iterable[Any]) -> Row | None:
     return None if primer is None else Row(pickles, primer)
 
 
-class InputRows:
+class InputRows(RowWriter):
     """Pickles the small inputs of a run. ``vocabulary``: what its workers know beyond what they import."""
 
+    always = (restored,)
+
     def __init__(self, vocabulary: Vocabulary | None) -> None:
+        super().__init__()
         self._vocabulary = vocabulary
         self._strangers: tuple[str, ...] = ()
         self._names: tuple[bytes, ...] = ()
-        self._tables: tuple[object, dict[type, Any]] = None, {}
-        self._writer = RowWriter(self._reducers, self._finds, [restored], pass_on)
+        self._own: tuple[object, dict[type, Any]] = None, {}
         self._primer = b""
         self._restored = b""
         self._named = 0  # inputs of this primer that named what is no part of it
 
-    def begin(self, items: int) -> bool:
+    def reducers(self) -> dict[type, Any]:
+        known = in_band(INPUT)
+        if self._own[0] is not known:
+            self._own = known, known | BY_VALUE
+        return self._own[1]
+
+    def finds(self, constant: Any) -> bool:
+        return not self._is_ours(constant) or (self._vocabulary is not None and self._vocabulary.has(constant))
+
+    def passes(self, error: BaseException) -> None:
+        pass_on(error)
+
+    def _is_ours(self, constant: Any) -> bool:
+        """Whether the script has defined it."""
+        return getattr(constant, "__module__", None) in self._strangers
+
+    def begin_chunk(self, items: int) -> bool:
         """Begin with a chunk of about so many inputs; return whether a row pays."""
         if not goes_by_name():
             return False
         self._strangers = strangers()
-        writer = self._writer
-        if not all(map(self._finds, writer.common)):
-            writer.forget()
-        if not writer.begin(0, items):
+        if not all(map(self.finds, self.common)):
+            self.forget()
+        if not self.begin(0, items):
             return False
         self._names = tuple(name.encode() for name in self._strangers)
-        primer = writer.primer
-        if self._vocabulary is not None and any(map(self._is_ours, writer.common)):
+        primer = self.primer
+        if self._vocabulary is not None and any(map(self._is_ours, self.common)):
             if self._vocabulary.is_due:
                 self._vocabulary.catch_up()
             primer = self._vocabulary.before(primer)
         if primer != self._primer:  # else it stays the very same, by which a row is known
             self._primer = primer
             self._named = 0
-        self._restored = pickle.BINGET + bytes([writer.number_of(restored)])
+        self._restored = pickle.BINGET + bytes([self.number_of(restored)])
         return True
 
-    @property
-    def on(self) -> bool:
-        """Whether the row goes on."""
-        return self._writer.on
-
-    def add(self, one: Any) -> Primed | None:
+    def put(self, one: Any) -> Primed | None:
         """Return an input as it travels in the row that was begun; ``None``: it must go another way."""
         data = array_in_pickle(one, self._restored)
         if data is not None:
             return Primed(self._primer, data)
-        data = self._writer.add(one)
+        data = self.add(one)
         if data is None:
             return None
         for name in self._names:  # any() would take four times as long
             if name in data:
                 self._named += 1
                 if self._named > _MOST_NAMED:
-                    self._writer.refuse()
+                    self.refuse()
                 return None
         return Primed(self._primer, data)
-
-    def _reducers(self) -> dict[type, Any]:
-        own = in_band(INPUT)
-        if self._tables[0] is not own:
-            self._tables = own, own | BY_VALUE
-        return self._tables[1]
-
-    def _finds(self, constant: Any) -> bool:
-        """Whether workers find this by its name."""
-        return not self._is_ours(constant) or (self._vocabulary is not None and self._vocabulary.has(constant))
-
-    def _is_ours(self, constant: Any) -> bool:
-        """Whether the script has defined it."""
-        return getattr(constant, "__module__", None) in self._strangers

@@ -71,7 +71,7 @@ from ordmap.generators import differ, seeding, watch_imports
 from ordmap.imports import begins, works
 from ordmap.item import InHand, current
 from ordmap.outcome import Raised, are_numbers, end_child, pack
-from ordmap.reducers import SMALL, in_band
+from ordmap.reducers import SMALL
 from ordmap.rows import RowWriter
 
 __all__ = ["Held", "Seat", "Sent", "leashed", "work"]
@@ -250,7 +250,7 @@ class _Worker:
         self._contexts: dict[int, Context] = {}  # of the jobs that items were computed of
         self._arena = blocks.current = Arena(seat.board, seat.number, *seat.allowance)
         self._outbox = channel.Outbox(seat.results)
-        self._rows = RowWriter(in_band)
+        self._rows = RowWriter()
         self._clock = Clock(seat.last_words, self._row)
         self._wear = Wear(seat.life.most_items, seat.life.most_bytes)
         self._hand = InHand(seat.number, seat.workers)
