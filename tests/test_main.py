@@ -315,6 +315,30 @@ def test_what_is_set_stays_and_what_changes_arrives(script, backend):
     assert "all is well" in run(script(WARM), backend)
 
 
+#: How a script is run whose module is not ``__main__``, and can't be imported.
+AS_A_MODULE = {
+    "runpy": "import runpy, sys; runpy.run_path(sys.argv.pop(1))",
+    "a file that is loaded": """
+import sys, importlib.util
+spec = importlib.util.spec_from_file_location("loaded", sys.argv.pop(1))
+sys.modules["loaded"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+""",
+    "a module made by hand": """
+import pathlib, sys, types
+sys.modules["made"] = module = types.ModuleType("made")
+exec(pathlib.Path(sys.argv.pop(1)).read_text(), vars(module))
+""",
+}
+
+
+@pytest.mark.parametrize("way", AS_A_MODULE)
+@pytest.mark.parametrize("backend", ["processes", "spawn"])
+def test_it_does_as_a_module_that_can_not_be_imported(script, way, backend):
+    assert "all is well" in run("-c", AS_A_MODULE[way], script(WARM), backend)
+    assert "all is well" in run("-c", AS_A_MODULE[way], script(KINDS.replace('__name__ == "__main__"', "True")), backend)
+
+
 @pytest.mark.parametrize("way", ["python -c", "standard input", "a child of multiprocessing's"])
 def test_it_does_however_the_script_is_run(script, way):
     if way == "python -c":

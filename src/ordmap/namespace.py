@@ -14,7 +14,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from ordmap import enums
@@ -53,8 +53,8 @@ INHERITED = b"inherited"
 #: By the name of a module and a name there: the digest that the caller has told of last.
 _told: dict[tuple[str, str], bytes] = {}
 
-#: Namespaces of modules that this process doesn't have.
-_private: dict[str, dict[str, Any]] = {}
+#: What stands here for modules that this process doesn't have.
+_private: dict[str, ModuleType] = {}
 
 #: Whether this process is a worker of ours: what its ``__main__`` has is the script's.
 _keeps = False
@@ -103,8 +103,7 @@ class Place(NamedTuple):
                 return _script()
         elif self.module in sys.modules:
             return vars(sys.modules[self.module])
-        name = self.module.partition(" ")[0]
-        return _private.setdefault(self.module, {"__name__": name, "__builtins__": builtins})
+        return vars(_stand_in(self.module))
 
     def is_known(self) -> bool:
         """Whether this process has what is meant already."""
@@ -122,13 +121,22 @@ class Place(NamedTuple):
 
 def source_of(names: Mapping[str, Any]) -> str | None:
     """Return the module that a namespace here stands for; ``None``: it is a module's own."""
-    return next((module for module, private in _private.items() if private is names), None)
+    return next((module for module, private in _private.items() if vars(private) is names), None)
 
 
 def names_of(module: str, name: str, value: object) -> Mapping[str, Any]:
     """Return the namespace of a module where a name leads to a value: the module's own, or what stands for it here."""
     own: dict[str, Any] = getattr(sys.modules.get(module), "__dict__", {})
-    return own if own.get(name) is value else _private.get(module, {})
+    return own if own.get(name) is value else getattr(_private.get(module), "__dict__", {})
+
+
+def _stand_in(module: str) -> ModuleType:
+    """Return what stands for a module that this process doesn't have."""
+    known = _private.get(module)
+    if known is None:
+        known = _private[module] = ModuleType(module.partition(" ")[0])
+        known.__dict__["__builtins__"] = builtins
+    return known
 
 
 def _script() -> dict[str, Any]:
@@ -308,5 +316,6 @@ def complete_class(
         del place.space()[own]
         _told.pop((place.module, own), None)
     if _keeps and place.name is not None and not place.back:
-        sys.modules.setdefault(place.module, sys.modules["__main__"])
+        # Plain pickle looks there for what comes back in results.
+        sys.modules.setdefault(place.module, sys.modules["__main__"] if place.module in SCRIPT else _stand_in(place.module))
         place.tell(kind)
