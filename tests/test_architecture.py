@@ -15,6 +15,7 @@ SOURCE = Path(ordmap.__file__).parent
 #: From the ground up: a module may import from those before it, and from its own floor where a set holds several.
 FLOORS = [
     {
+        "c_types",
         "dataset",
         "enums",
         "errors",

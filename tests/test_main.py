@@ -336,7 +336,9 @@ exec(pathlib.Path(sys.argv.pop(1)).read_text(), vars(module))
 @pytest.mark.parametrize("backend", ["processes", "spawn"])
 def test_it_does_as_a_module_that_can_not_be_imported(script, way, backend):
     assert "all is well" in run("-c", AS_A_MODULE[way], script(WARM), backend)
-    assert "all is well" in run("-c", AS_A_MODULE[way], script(KINDS.replace('__name__ == "__main__"', "True")), backend)
+    assert "all is well" in run(
+        "-c", AS_A_MODULE[way], script(KINDS.replace('__name__ == "__main__"', "True")), backend
+    )
 
 
 @pytest.mark.parametrize("way", ["python -c", "standard input", "a child of multiprocessing's"])

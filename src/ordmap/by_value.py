@@ -22,7 +22,7 @@ from typing import Any, NewType, ParamSpec, TypeVar, TypeVarTuple
 
 from cloudpickle import cloudpickle
 
-from ordmap import enums, marks, namespace, places
+from ordmap import c_types, enums, marks, namespace, places
 from ordmap.digest import digest_of
 from ordmap.names import SCRIPT, importable, names_here
 from ordmap.namespace import INHERITED, News, Place
@@ -179,6 +179,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
             reduced = cloudpickle._dynamic_class_reduce(kind)
         elif reduced[0] not in _SKELETONS:
             return reduced
+        if (made := c_types.as_it_was_made(kind)) is not None:
+            return made
         if self._inherits(kind):
             return self._inherited(kind, self._beneath(*kind.__mro__))
         build, arguments, (attributes, _), *_ = reduced
@@ -195,7 +197,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         else:
             arguments = metaclass, name, bases, {**arguments[3], **body}, *arguments[4:]
         attributes = {**_same_as_bases(kind), **attributes}
-        attributes = {name: value for name, value in attributes.items() if type(value) is not MemberDescriptorType}
+        attributes = {
+            name: value
+            for name, value in attributes.items()
+            if type(value) is not MemberDescriptorType and not c_types.comes_by_itself(kind, name, value)
+        }
         digests = {name: None if self._back else digest_of(value) for name, value in attributes.items()}
         module = kind.__module__
         place = self._place(module, vars(sys.modules[module]) if names_here(kind) else {}, kind, kind.__qualname__)
@@ -428,7 +434,7 @@ def _enum_attributes(kind: type[Enum]) -> dict[str, Any]:
 def _in_the_body(kind: type) -> dict[str, Any]:
     """Return what a class has to have from its beginning: its slots, and what makes it generic."""
     own = vars(kind)
-    body = {name: own[name] for name in ("__orig_bases__",) if name in own}
+    body = {name: own[name] for name in ("__orig_bases__", *c_types.in_the_body(kind)) if name in own}
     if "__slots__" in own:
         slots = [name for name, one in own.items() if type(one) is MemberDescriptorType]
         body["__slots__"] = (*slots, *(name for name in ("__dict__", "__weakref__") if name in own))

@@ -68,6 +68,10 @@ def _one_dimension(indices: Any) -> Any:
         if indices.size != len(indices):
             raise TypeError(f"indices have one dimension, and these have the shape {shape}: give one column of them")
         indices = indices.reshape(-1)
+    if indices.dtype.kind == "f":  # integers beside a value that is missing are read as such
+        (missing,) = (indices != indices).nonzero()  # noqa: PLR0124  that alone is unequal to itself
+        if len(missing):
+            raise TypeError(f"an index must be an integer, and that at position {missing[0]} is missing")
     return indices if indices.dtype.kind in "iu" else indices.tolist()
 
 

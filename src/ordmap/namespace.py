@@ -317,5 +317,7 @@ def complete_class(
         _told.pop((place.module, own), None)
     if _keeps and place.name is not None and not place.back:
         # Plain pickle looks there for what comes back in results.
-        sys.modules.setdefault(place.module, sys.modules["__main__"] if place.module in SCRIPT else _stand_in(place.module))
+        sys.modules.setdefault(
+            place.module, sys.modules["__main__"] if place.module in SCRIPT else _stand_in(place.module)
+        )
         place.tell(kind)
