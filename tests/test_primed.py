@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from ordmap import Failure, Processes, WorkerDiedError, item_rng, ordered_map
 from ordmap.changes import changes
 from ordmap.engine.primed import InputRows, Primed, Row, row_of
-from ordmap.reducers import reducer_of
+from ordmap.reducers.instances import reducer_of
 from ordmap.vocabulary import Vocabulary
 
 

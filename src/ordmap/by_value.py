@@ -27,6 +27,7 @@ from ordmap.digest import digest_of
 from ordmap.names import SCRIPT, importable, names_here
 from ordmap.namespace import INHERITED, News, Place
 from ordmap.reducers import RESULT, Purpose, has_own_way, reducers
+from ordmap.reducers.errors import reducer_of_errors
 from ordmap.vocabulary import Vocabulary
 
 __all__ = ["dumps", "globals_of"]
@@ -91,6 +92,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         reduce = _KINDS.get(kind)
         if reduce is not None:
             return reduce(self, value)
+        if issubclass(kind, BaseException) and kind not in self.dispatch_table:
+            of_errors = reducer_of_errors(kind)
+            if of_errors is not None:
+                return of_errors(value)
         return _at_its_name(value, kind) if self._importable[kind.__module__] else self._object(value, kind)
 
     def _place(self, module: str, names: Mapping[str, Any], thing: Any, name: str) -> Place:

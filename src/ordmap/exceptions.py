@@ -12,12 +12,12 @@ import pickle
 import re
 import traceback
 from collections.abc import Callable, Sequence
-from functools import cache
-from types import EllipsisType, FunctionType, GetSetDescriptorType, MemberDescriptorType
+from types import EllipsisType, FunctionType
 from typing import Any, NamedTuple
 
 from ordmap.errors import RemoteError
 from ordmap.interrupts import pass_on
+from ordmap.reducers.errors import builtin_under, completed, fields_of, made_with, rebuilt
 
 __all__ = ["PackedError", "one_line", "open_error", "pack_error", "set_relatives", "text_of", "type_name"]
 
@@ -167,7 +167,7 @@ def _ways(kind: type[BaseException]) -> list[Callable[[BaseException], tuple[Any
     if _reduces_itself(kind):
         return [_whole, _made_of_parts]
     # What else comes with it, such as the traceback that Dask has every exception bring, may keep it from it.
-    own = isinstance(kind.__init__, FunctionType) or _fields(_builtin_under(kind))
+    own = isinstance(kind.__init__, FunctionType) or fields_of(builtin_under(kind))
     return [_made_of_parts] if own else [_whole, _made_of_parts]
 
 
@@ -181,35 +181,11 @@ def _made_of_parts(error: BaseException) -> tuple[Any, ...]:
 
 def _parts(error: BaseException) -> _Parts:
     kind = type(error)
-    builtin = _builtin_under(kind)
-    args, state = (*builtin.__reduce__(error), None)[1:3]
+    args, fields = made_with(error)
+    state = (*builtin_under(kind).__reduce__(error), None)[2]
     state = state if isinstance(state, dict) else vars(error)
     slots = {name: getattr(error, name) for name in copyreg._slotnames(kind) if hasattr(error, name)}  # type: ignore[attr-defined]
-    fields = {name: value for name in _fields(builtin) if (value := getattr(error, name, None)) is not None}
-    if not fields and _fields(builtin):  # the class's constructor has not called the builtin one's, which makes some
-        args, fields = (), {"args": error.args}
     return kind, args, {**fields, **slots, **state}
-
-
-def _builtin_under(kind: Any) -> Any:
-    """Return the builtin exception whose layout a class has."""
-    while kind.__module__ != "builtins":
-        kind = kind.__base__
-    return kind
-
-
-@cache
-def _fields(builtin: Any) -> tuple[str, ...]:
-    """Return what a builtin exception has beside its arguments, such as the name that was not found.
-
-    But for what has no attribute of that name, which pickle leaves where it is, too.
-    """
-    fields: dict[str, object] = {}
-    for base in builtin.__mro__[:-2]:  # those of BaseException itself are for its chain
-        if not issubclass(base, BaseExceptionGroup):
-            fields |= vars(base)
-    kinds = MemberDescriptorType, GetSetDescriptorType
-    return tuple(name for name, field in fields.items() if isinstance(field, kinds) and name != "obj")
 
 
 def _reduces_itself(kind: type[BaseException]) -> bool:
@@ -246,7 +222,7 @@ def _with_the_rest(error: BaseException, copy: BaseException, data: bytes, dumps
     if not rest:
         return data
     try:
-        return dumps((_completed, (error, rest)))
+        return dumps((completed, (error, rest)))
     except Exception:  # it may be left out for this reason
         return data
 
@@ -315,21 +291,7 @@ def _itself(error: BaseException) -> BaseException:
 
 
 def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    """Build an exception without its class's own constructor: only that of the builtin exception under it."""
-    builtin = _builtin_under(kind)
-    error: BaseException = builtin.__new__(kind, *args)
-    vars(builtin).get("__init__", BaseException.__init__)(error, *args)
-    return _completed(error, state)
-
-
-def _completed(error: BaseException, state: dict[str, Any]) -> BaseException:
-    """Give an exception attributes, also where its class refuses to have anything set."""
-    for name, value in state.items():
-        try:
-            BaseException.__setattr__(error, name, value)
-        except AttributeError:
-            vars(error)[name] = value
-    return error
+    return completed(rebuilt(kind, args), state)
 
 
 # How it is said

@@ -26,7 +26,7 @@ from ordmap.exceptions import PackedError, one_line, open_error, pack_error, set
 from ordmap.imports import works
 from ordmap.interrupts import pass_on
 from ordmap.item import InHand, current
-from ordmap.reducers import reducers
+from ordmap.reducers import dispatch
 from ordmap.rows import opened_alone
 
 __all__ = [
@@ -191,7 +191,7 @@ def serialise(value: object, *, back: bool = True) -> bytes:
     """
     file = io.BytesIO()
     pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
-    pickler.dispatch_table = reducers()
+    pickler.dispatch_table = dispatch()
     try:
         pickler.dump(value)
         return file.getvalue()

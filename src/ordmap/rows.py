@@ -18,11 +18,11 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from operator import methodcaller
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from ordmap.reducers import in_band, reducer_of
+from ordmap.reducers import in_band
+from ordmap.reducers.dispatch import Dispatch
 
 __all__ = ["RowWriter", "opened_alone", "opened_together"]
 
@@ -54,7 +54,7 @@ class RowWriter:
 
     def __init__(self) -> None:
         self._written: list[bytes] = []
-        self._table = _Table({})
+        self._table = Dispatch({}, _REDUCED)
         self._pickler = _pickler(self._written, self._table)
         self._run: int | None = None
         self.common: Sequence[Any] = ()  # what primers have that begin from now on, beside what is ``always`` there
@@ -79,7 +79,7 @@ class RowWriter:
         """Begin with a chunk of a run; return whether a row pays. The writer is ``on`` then, until it refuses."""
         if run != self._run:
             self._run, self._off, self._out = run, 0, 1
-            self._table = self._pickler.dispatch_table = _Table({})
+            self._table = self._pickler.dispatch_table = Dispatch({}, _REDUCED)
             self._prime([])
         self.on = items >= _FEW and not self._off
         if not self.on:
@@ -87,7 +87,7 @@ class RowWriter:
             return False
         reducers = self.reducers()
         if reducers is not self._table.known:
-            self._table = self._pickler.dispatch_table = _Table(reducers)
+            self._table = self._pickler.dispatch_table = Dispatch(reducers, _REDUCED)
         self.primer, self._memo = self._next
         self._pickler.memo = self._memo
         self._wait -= 1
@@ -174,29 +174,10 @@ class _Paper(NamedTuple):
     write: Callable[[bytes], None]
 
 
-def _pickler(written: list[bytes], table: _Table) -> pickle.Pickler:
+def _pickler(written: list[bytes], table: Dispatch) -> pickle.Pickler:
     pickler = pickle.Pickler(_Paper(written.append), _WRITTEN)
     pickler.dispatch_table = table
     return pickler
-
-
-class _Table(dict[type, Callable[[Any], Any]]):
-    """How objects are reduced: as those say who are ``known``, else as for protocol 4, of which `datetime` has need."""
-
-    def __init__(self, known: Mapping[type, Callable[[Any], Any]]) -> None:
-        super().__init__(known)
-        self.known = known
-
-    def __missing__(self, kind: type) -> Callable[[Any], Any]:
-        if issubclass(kind, type):  # a class, which goes by its name
-            raise KeyError(kind)
-        if len(self) > len(self.known) + _MOST_COMMON:
-            return _reduced  # so many classes may be made anew for each item; this keeps none of them
-        reducer = self[kind] = reducer_of(kind) or _reduced
-        return reducer
-
-
-_reduced = methodcaller("__reduce_ex__", _REDUCED)
 
 
 def _is_constant(one: Any) -> bool:

@@ -14,7 +14,7 @@ from ordmap.errors import RemoteError
 from ordmap.interrupts import pass_on
 from ordmap.names import strangers
 from ordmap.outcome import Pickled, one_line
-from ordmap.reducers import INPUT, Purpose, pickled_array, reducers
+from ordmap.reducers import INPUT, Dispatch, Purpose, pickled_array, reducers
 from ordmap.vocabulary import Speaker, Vocabulary
 
 __all__ = [
@@ -105,7 +105,7 @@ class InputPickler:
         self._collect = None if large is None else _collector(large, self.left_out)
         self._file = io.BytesIO()
         self._plain = pickle.Pickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
-        self._plain.dispatch_table = _table(purpose)
+        self._plain.dispatch_table = Dispatch(_table(purpose), pickle.HIGHEST_PROTOCOL)
         self._strangers = tuple(name.encode() for name in strangers())
         self._vocabulary = vocabulary
         self._speaker = None if vocabulary is None else Speaker(vocabulary)
@@ -165,7 +165,7 @@ _tables: dict[Purpose, tuple[object, dict[type, Callable[[Any], Any]]]] = {}
 
 
 def _table(purpose: Purpose) -> dict[type, Callable[[Any], Any]]:
-    """Return the reducers for inputs, which is a plain dict: into another, pickle looks by a call for each object."""
+    """Return the reducers for inputs."""
     own = reducers(purpose)
     known = _tables.get(purpose)
     if known is None or known[0] is not own:

@@ -14,7 +14,7 @@ from typing import Any
 from ordmap.engine.blocks import Arena, Block
 from ordmap.engine.memory import address_of
 from ordmap.outcome import PackedError, Raised, pack, pack_unpicklable
-from ordmap.reducers import SMALL, OutOfBand, array_key, reducers
+from ordmap.reducers import SMALL, OutOfBand, array_key, dispatch
 
 __all__ = ["encode"]
 
@@ -185,7 +185,7 @@ def _dumped(result: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
     file, pickler, found = kit
     file.seek(0)
     file.truncate()
-    pickler.dispatch_table = reducers()
+    pickler.dispatch_table = dispatch()
     try:
         pickler.dump(result)
         pickler.clear_memo()  # it would keep the result

@@ -11,6 +11,7 @@ whatever their buffers and files are used for after that.
 from __future__ import annotations
 
 import copyreg
+import pickle
 import sys
 from collections.abc import Callable
 from types import MappingProxyType
@@ -18,7 +19,8 @@ from typing import Any
 
 from ordmap.reducers import arrays, labels, mappings, tables, tensors
 from ordmap.reducers.arrays import SMALL, OutOfBand, array_in_pickle, array_key, pickled_array, restored
-from ordmap.reducers.instances import has_own_way, reducer_of
+from ordmap.reducers.dispatch import Dispatch
+from ordmap.reducers.instances import has_own_way
 from ordmap.reducers.purpose import INPUT, JOB, PURPOSES, RESULT, Purpose
 
 __all__ = [
@@ -26,14 +28,15 @@ __all__ = [
     "JOB",
     "RESULT",
     "SMALL",
+    "Dispatch",
     "OutOfBand",
     "Purpose",
     "array_in_pickle",
     "array_key",
+    "dispatch",
     "has_own_way",
     "in_band",
     "pickled_array",
-    "reducer_of",
     "reducers",
     "restored",
 ]
@@ -53,11 +56,20 @@ _LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[[Any, Purpose], dict[type,
 def reducers(purpose: Purpose = RESULT) -> dict[type, Reducer]:
     """Return the reducers of this process: those here, and those that the user's libraries have registered.
 
-    A plain dict, since pickle looks into any other mapping by a call for each object; the caller must not change it.
+    The caller must not change it.
     """
     if len(sys.modules) != _looked_at or copyreg.dispatch_table != _theirs:
         _look_again()
     return _all[purpose]
+
+
+def dispatch() -> Dispatch:
+    """Return the dispatch table of picklers of results."""
+    global _dispatch
+    known = reducers()
+    if _dispatch.known is not known:
+        _dispatch = Dispatch(known, pickle.HIGHEST_PROTOCOL)
+    return _dispatch
 
 
 def in_band(purpose: Purpose = RESULT) -> dict[type, Reducer]:
@@ -98,3 +110,4 @@ _all: dict[Purpose, dict[type, Reducer]] = {}
 _in_band: dict[Purpose, dict[type, Reducer]] = {}
 _theirs: dict[type, Reducer] = {}
 _looked_at = 0
+_dispatch = Dispatch({}, pickle.HIGHEST_PROTOCOL)

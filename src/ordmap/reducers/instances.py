@@ -11,14 +11,14 @@ from collections.abc import Callable
 from types import GetSetDescriptorType
 from typing import Any
 
-__all__ = ["has_own_way", "reducer_of"]
+__all__ = ["OF_AN_INSTANCE", "has_own_way", "has_plain_attributes", "reducer_of"]
 
 _WAYS = ("__reduce__", "__reduce_ex__", "__getstate__")
 _ARGUMENTS = ("__getnewargs__", "__getnewargs_ex__")
 _LOOKUP = "__getattribute__"
 
 #: What an instance may have for itself, and Python would call.
-_OF_AN_INSTANCE = frozenset((*_WAYS, *_ARGUMENTS))
+OF_AN_INSTANCE = frozenset((*_WAYS, *_ARGUMENTS))
 
 
 class _Bare:
@@ -39,7 +39,7 @@ def reducer_of(kind: type) -> Callable[[Any], Any] | None:
 
     def reduced(one: Any) -> Any:
         state = one.__dict__
-        if not _OF_AN_INSTANCE.isdisjoint(state):
+        if not OF_AN_INSTANCE.isdisjoint(state):
             return one.__reduce_ex__(4)
         return make, arguments, state or None
 
@@ -52,9 +52,12 @@ def _has_attributes_alone(kind: type) -> bool:
         return False
     if getattr(kind, _LOOKUP) is not getattr(object, _LOOKUP):
         return False
+    return (kind.__basicsize__, kind.__itemsize__, kind.__dictoffset__) == _SIZES and has_plain_attributes(kind)
+
+
+def has_plain_attributes(kind: type) -> bool:
+    """Whether the instances of a class have a dict of attributes, and no slots beside it."""
     if any(vars(base).get("__slots__") for base in kind.__mro__):
-        return False
-    if (kind.__basicsize__, kind.__itemsize__, kind.__dictoffset__) != _SIZES:
         return False
     dicts = (vars(base)["__dict__"] for base in kind.__mro__ if "__dict__" in vars(base))
     return type(next(dicts, None)) is GetSetDescriptorType
