@@ -551,10 +551,12 @@ class _Worker:
             if _forked:
                 end_child(result)
             cls = type(result)
-            if cls is in_row and (data := add(result)) is not None:
+            if cls is int:
+                pass  # by far the most
+            elif cls is in_row and (data := add(result)) is not None:
                 result = data
                 nbytes += len(data)
-            elif cls is not int and id(cls) not in _PLAIN:
+            elif id(cls) not in _PLAIN:
                 if cls is str and len(result) <= SMALL:
                     nbytes += len(result)
                 else:
