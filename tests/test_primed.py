@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 import types
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ordmap import Failure, Processes, WorkerDiedError, item_rng, ordered_map
+from ordmap import Failure, Processes, WorkerDiedError, item_rng, ordered_map, worker_info
 from ordmap.changes import changes
 from ordmap.engine.primed import InputRows, Primed, Row, row_of
 from ordmap.reducers.instances import reducer_of
@@ -131,6 +132,21 @@ def test_small_arrays_are_writable_and_their_own(pool, array):
         assert (one.dtype, one.shape, one.flags.writeable) == (array.dtype, array.shape, True)
 
 
+def test_whether_an_array_may_be_written_to_does_not_depend_on_how_it_travels(pool):
+    arrays = [
+        np.arange(6), np.arange(6.0).reshape(2, 3).T, np.arange(8)[::2], np.array(["2020-01-01"], "M8[D]"),
+        np.array([1, "x"], object), np.arange(4, dtype=">i4"), np.broadcast_to(np.float64(2), (3, 4)), np.array(["a"]),
+        np.zeros(2, [("a", "i4"), ("b", "f8")]), np.zeros(1000),
+    ]  # fmt: skip
+    for array in arrays:
+        array.flags.writeable = False
+    for function in (lambda one: one.flags.writeable, lambda one: one):
+        one_by_one = each(pool, arrays, function, chunksize=1)
+        together = each(pool, arrays * 20, function, chunksize=20)
+        for one, other in zip(one_by_one * 20, together, strict=True):
+            assert getattr(one, "flags", one) == getattr(other, "flags", other)
+
+
 def test_read_only_arrays_stay_so(pool):
     array = np.arange(40.0)
     array.flags.writeable = False
@@ -204,6 +220,86 @@ def test_with_a_seed_inputs_are_opened_within_their_items(pool):
     assert len(set(drawn[0])) == 200
 
 
+class Told:
+    """Says which item was computed when it was unpickled."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        info = worker_info()
+        self.told = None if info is None else info.index
+
+
+def test_inputs_are_opened_within_their_items(pool):
+    assert each(pool, [Told(i) for i in range(300)], lambda one: one.told) == list(range(300))
+
+
+ALIVE = []
+
+
+class Alive:
+    def __init__(self, x):
+        self.x = x
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        ALIVE.append(weakref.ref(self))
+
+
+def test_an_input_lives_no_longer_than_its_item(pool):
+    def alive(_):
+        return sum(one() is not None for one in ALIVE)
+
+    assert set(each(pool, [Alive(i) for i in range(300)], alive)) == {1}
+
+
+class Changing:
+    def __init__(self, x):
+        self.x = x
+
+
+def test_a_class_may_change_while_it_travels(pool):
+    def source():
+        for i in range(500):
+            if i == 250:
+                Changing.__getstate__ = lambda one: {"x": -one.x}
+            yield Changing(i)
+
+    try:
+        given = each(pool, source(), number_of)
+    finally:
+        del Changing.__getstate__
+    assert given == [*range(250), *range(-250, -500, -1)]
+
+
+class Alike(type):
+    def __eq__(cls, other):
+        return type(other) is Alike
+
+    def __hash__(cls):
+        return 1
+
+
+class One(metaclass=Alike):
+    def __init__(self, x):
+        self.x = x
+
+
+class Two(metaclass=Alike):
+    def __init__(self, x):
+        self.x = x
+
+
+def test_classes_that_call_themselves_equal_are_not_mixed_up(pool):
+    def made(one):
+        return (One if one.x % 2 else Two)(one.x)
+
+    given = each(pool, [(Two if i % 2 else One)(i) for i in range(200)], made)
+    assert [type(one) is (One if one.x % 2 else Two) for one in given] == [True] * 200
+
+
 def test_with_a_time_limit_inputs_come_as_they_were(pool):
     inputs = [Point(i, "x", [i]) for i in range(300)]
     assert each(pool, inputs, item_timeout=30) == inputs
@@ -242,14 +338,14 @@ def row(inputs, vocabulary=None, rounds=4):
 
 
 def test_what_all_inputs_have_is_said_once():
-    keys = row([Fraction(i, 7) for i in range(10)])
+    given = [Fraction(i, 7) for i in range(10)]
+    keys = row(given)
     assert all(b"Fraction" in key.primer and b"Fraction" not in key.data for key in keys)
+    assert [pickle.loads(key.whole) for key in keys] == [key.unpacked(None) for key in keys] == given
     found = row_of(keys)
-    assert found.opened() == [Fraction(i, 7) for i in range(10)]
-    assert [pickle.loads(key.whole) for key in keys] == found.opened()
-    assert [key.unpacked(None) for key in found.apart()] == found.opened()
+    assert list(map(found.opening(same), found)) == given
     found = pickle.loads(pickle.dumps(found))
-    assert (type(found), found.opened()[3]) == (Row, Fraction(3, 7))
+    assert (type(found), list(map(found.opening(same), found))) == (Row, given)
 
 
 def test_inputs_of_two_primers_are_no_row():

@@ -21,7 +21,7 @@ from ordmap.engine import channel
 from ordmap.engine.board import Board
 from ordmap.engine.crates import Crate, crate_of
 from ordmap.engine.message import MOST_INSIDE, MOST_ORDERS, SHORT, Order, send_orders, together, unpacked_orders
-from ordmap.engine.primed import Primed, Row, row_of
+from ordmap.engine.primed import Primed, row_of
 from ordmap.interrupts import uninterrupted
 from ordmap.item import Label
 from ordmap.outcome import Pickled, Raised
@@ -91,13 +91,6 @@ class Task:
             keys = pickle.loads(self.keys)
             del keys[size:]
             self.keys = pickle.dumps(keys, pickle.HIGHEST_PROTOCOL)
-
-    def take_apart(self) -> None:
-        """Have each input be opened within its item, which its worker's death is the fault of then."""
-        if not isinstance(self.keys, range):
-            keys = pickle.loads(self.keys)
-            if type(keys) is Row:
-                self.keys = pickle.dumps(keys.apart(), pickle.HIGHEST_PROTOCOL)
 
     def order(self) -> Order:
         """Return how a worker is told of it."""

@@ -673,7 +673,6 @@ class Crew:
                 task.run.fault = death.error(f"workers die while they unpickle the job; the last: {death}")
         else:
             task.deaths += 1
-            task.take_apart()
             if task.deaths >= _most_in_a_row(death):
                 raised = Raised(
                     death.error(f"workers die while they unpickle this input; the last: {death}"), death.stack

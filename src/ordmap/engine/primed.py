@@ -1,21 +1,20 @@
-"""Small inputs of the engine's chunks: each pickled when it is pulled, all of a chunk opened together.
+"""Small inputs of the engine's chunks: each pickled when it is pulled, all after one primer.
 
-A worker opens them before the first item; one that can't be opened costs only itself, for then each is opened alone,
-within its item. So it is from the start where an item has a time limit or random numbers of its own, in which opening
-its input has a part.
+A worker reads the primer once a chunk, and opens each input within its item, which is at fault where that fails.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ordmap.backends.inputs import BY_VALUE, Travelling, goes_by_name
 from ordmap.interrupts import pass_on
 from ordmap.names import strangers
 from ordmap.reducers import INPUT, array_in_pickle, in_band, restored
-from ordmap.rows import RowWriter, opened_alone, opened_together
+from ordmap.rows import RowWriter, opened_alone
 from ordmap.vocabulary import Vocabulary
 
 __all__ = ["InputRows", "Primed", "Row", "row_of"]
@@ -53,13 +52,43 @@ class Row(list[bytes]):
         super().__init__(pickles)
         self.primer = primer
 
-    def opened(self) -> list[Any]:
-        """Return the inputs, or raise what one of them does."""
-        return opened_together(self.primer, self)
+    def opening(self, compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a function that computes the next input at each call; it raises what keeps that from being had."""
+        read: Callable[[], Any] | None = None
+        place = 0
 
-    def apart(self) -> list[Primed]:
-        """Return what stands for each input."""
-        return [Primed(self.primer, data) for data in self]
+        def open_and_compute(_: Any) -> Any:
+            nonlocal read, place
+            try:
+                if read is None:
+                    read = _reader(self.primer, self[place:])
+                one = read()
+            except BaseException:
+                read = None  # it stands in the midst of that one
+                raise
+            finally:
+                place += 1
+            return compute(one)
+
+        return open_and_compute
+
+
+def _reader(primer: bytes, row: Sequence[bytes]) -> Callable[[], Any]:
+    """Return a function that opens the next of these pickles."""
+    data = b"".join((primer, pickle.NONE, pickle.STOP, *(one + pickle.STOP for one in row)))
+    unpickler = pickle.Unpickler(io.BufferedReader(io.BytesIO(data), len(data)))
+    unpickler.load()
+    primed: Any = pickle.Unpickler(io.BytesIO())
+    primed.memo = unpickler.memo
+    memo = primed.memo
+
+    def read() -> Any:
+        try:
+            return unpickler.load()
+        finally:
+            unpickler.memo = memo  # what it has now would keep the input
+
+    return read
 
 
 def row_of(keys: Iterable[Any]) -> Row | None:

@@ -64,7 +64,7 @@ from ordmap.engine.message import (
 )
 from ordmap.engine.parcel import unpacked_parcel
 from ordmap.engine.points import arm
-from ordmap.engine.primed import Primed, Row
+from ordmap.engine.primed import Row
 from ordmap.engine.wear import Wear
 from ordmap.errors import RemoteError
 from ordmap.generators import differ, seeding, watch_imports
@@ -637,7 +637,7 @@ class _Worker:
     def _inputs(self, order: Order, job: Held) -> tuple[Callable[[Any], Any], Sequence[Any]]:
         """Return what to call, and with what: as much as this worker may still compute, or all where it is to be.
 
-        An input that is not plain is unpickled within its item, unless all of a chunk are opened before.
+        An input that is not plain is unpickled within its item.
         """
         compute = job.compute
         keys: Sequence[Any] = order.keys if isinstance(order.keys, range) else pickle.loads(order.keys)
@@ -646,9 +646,7 @@ class _Worker:
         elif type(keys) is Pickles:
             compute = unpickling(compute)
         elif type(keys) is Row:
-            keys = self._opened_row(keys, job)
-            if type(keys[0]) is Primed:
-                compute = unpacking(compute)
+            compute = keys.opening(compute)
         elif isinstance(keys[0], TRAVELLING):
             compute = unpacking(compute)
         if job.limit is not None:
@@ -663,18 +661,6 @@ class _Worker:
             differ()
         self._courtesy.show(len(keys) if job.patience is not None else 0)
         return compute, keys if order.patient or len(keys) <= self._wear.left else keys[: self._wear.left]
-
-    @staticmethod
-    def _opened_row(row: Row, job: Held) -> list[Any]:
-        """Return the inputs of a chunk, or what stands for them where each is to be opened within its item."""
-        if len(row) > 1 and job.limit is None and job.seed is None:
-            try:
-                return row.opened()
-            except _Stop:
-                raise
-            except BaseException:
-                return row.apart()  # one of them is at fault, which its item will tell
-        return row.apart()
 
     def _opened(self, crate: int) -> Opened | OSError:
         """Return the inputs of the chunk in hand, or what keeps them from being had."""

@@ -67,7 +67,8 @@ def reducers_of_numpy(numpy: Any, purpose: Purpose) -> dict[type, Any]:
     def reduced(value: Any) -> Any:
         if _has_a_buffer(value):
             return restored, (pickle.PickleBuffer(value), value.dtype.char, value.shape)
-        return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        writeable = value.flags.num & _WRITE_BITS == _WRITEABLE
+        return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if writeable else _reduced_as_it_is(value, writeable)
 
     def reduced_map(value: Any) -> Any:
         return _as_map, (value.view(numpy.ndarray),)
@@ -103,6 +104,10 @@ def _reduced_in_band(array: Any) -> Any:
     if writeable and array.dtype.isnative:
         return array.__reduce__()
     # Its own way would give it back in this machine's order of bytes, and writeable.
+    return _reduced_as_it_is(array, writeable)
+
+
+def _reduced_as_it_is(array: Any, writeable: bool) -> Any:  # noqa: FBT001
     return _as_it_was, (array.view(array.dtype.newbyteorder("=")).copy("K"), array.dtype, writeable)
 
 

@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping
 from operator import methodcaller
 from typing import Any
 
+from ordmap.names import names_here
 from ordmap.reducers.errors import reducer_of_errors
 from ordmap.reducers.instances import reducer_of
 
 __all__ = ["Dispatch"]
-
-#: Classes that one keeps at the most: each item may make one anew.
-_MOST = 128
 
 
 class Dispatch(dict[type, Callable[[Any], Any]]):
@@ -27,8 +25,7 @@ class Dispatch(dict[type, Callable[[Any], Any]]):
         if issubclass(kind, type):  # a class, which goes by its name
             raise KeyError(kind)
         reducer = reducer_of(kind) or reducer_of_errors(kind) or self._reduced
-        if len(self) >= len(self.known) + _MOST:
-            self.clear()
-            self.update(self.known)
-        self[kind] = reducer
+        # One that is made for an item is not kept by this; and another may say that it is equal to such a one.
+        if names_here(kind) and not any("__eq__" in vars(base) for base in type.mro(type(kind))[:-1]):
+            self[kind] = reducer
         return reducer

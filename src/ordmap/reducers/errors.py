@@ -21,22 +21,25 @@ _OWN = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"
 
 def reducer_of_errors(kind: type) -> Callable[[Any], Any] | None:
     """Return what reduces exceptions of a class; ``None``: Python's own way does, or the class has one."""
-    if not issubclass(kind, BaseException) or issubclass(kind, BaseExceptionGroup) or type(kind) is not type:
-        return None
+    return _reduced if issubclass(kind, BaseException) and _has_only_a_constructor(kind) else None
+
+
+def _reduced(error: Any) -> Any:
+    kind, state = type(error), vars(error)
+    if not OF_AN_INSTANCE.isdisjoint(state) or not _has_only_a_constructor(kind):  # it may have been changed since
+        return error.__reduce_ex__(4)
+    args, fields = made_with(error)
+    return rebuilt, (kind, args), {**fields, **state}, None, None, completed
+
+
+def _has_only_a_constructor(kind: type[BaseException]) -> bool:
+    """Whether a class says no more than how its exceptions are made."""
+    if issubclass(kind, BaseExceptionGroup) or not isinstance(kind.__init__, FunctionType):
+        return False
     builtin = builtin_under(kind)
-    if not isinstance(kind.__init__, FunctionType) or not has_plain_attributes(kind):
-        return None
-    if any(getattr(kind, name, None) is not getattr(builtin, name, None) for name in _OWN):
-        return None
-
-    def reduced(error: Any) -> Any:
-        state = vars(error)
-        if not OF_AN_INSTANCE.isdisjoint(state):
-            return error.__reduce_ex__(4)
-        args, fields = made_with(error)
-        return rebuilt, (kind, args), {**fields, **state}, None, None, completed
-
-    return reduced
+    return has_plain_attributes(kind) and not any(
+        getattr(kind, name, None) is not getattr(builtin, name, None) for name in _OWN
+    )
 
 
 def builtin_under(kind: Any) -> Any:
@@ -86,10 +89,11 @@ def rebuilt(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
 
 
 def completed(error: BaseException, state: Mapping[str, Any]) -> BaseException:
-    """Give an exception attributes, also where its class refuses to have anything set."""
+    """Give an exception attributes, also where its class refuses to have anything set, or does more than that."""
     for name, value in state.items():
-        try:
-            BaseException.__setattr__(error, name, value)
-        except AttributeError:
+        field = next((vars(base)[name] for base in type(error).__mro__ if name in vars(base)), None)
+        if isinstance(field, MemberDescriptorType | GetSetDescriptorType):
+            field.__set__(error, value)
+        else:
             vars(error)[name] = value
     return error

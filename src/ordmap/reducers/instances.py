@@ -32,18 +32,23 @@ def has_own_way(kind: type) -> bool:
 
 def reducer_of(kind: type) -> Callable[[Any], Any] | None:
     """Return what reduces instances of a class as Python would; ``None``: there is more to them than attributes."""
-    if not _has_attributes_alone(kind):
-        return None
-    make: Callable[..., Any] = copyreg.__newobj__  # type: ignore[attr-defined]  # pickle has a code of its own for it
-    arguments = (kind,)
+    return _reduced if _has_attributes_alone(kind) else None
 
-    def reduced(one: Any) -> Any:
-        state = one.__dict__
-        if not OF_AN_INSTANCE.isdisjoint(state):
-            return one.__reduce_ex__(4)
-        return make, arguments, state or None
 
-    return reduced
+_make: Callable[..., Any] = copyreg.__newobj__  # type: ignore[attr-defined]  # pickle has a code of its own for it
+_REDUCE, _REDUCE_EX, _GETSTATE = (getattr(object, way) for way in _WAYS)
+
+
+def _reduced(one: Any) -> Any:
+    kind, state = type(one), one.__dict__
+    if (
+        kind.__reduce_ex__ is not _REDUCE_EX  # it may have been changed since
+        or kind.__reduce__ is not _REDUCE
+        or kind.__getstate__ is not _GETSTATE
+        or not OF_AN_INSTANCE.isdisjoint(state)
+    ):
+        return one.__reduce_ex__(4)
+    return _make, (kind,), state or None
 
 
 def _has_attributes_alone(kind: type) -> bool:
