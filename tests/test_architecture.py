@@ -33,6 +33,7 @@ FLOORS = [
         "shuffle",
         "sizes",
         "telling",
+        "tracebacks",
         "unwarned",
         "when_imported",
     },
