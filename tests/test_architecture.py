@@ -79,6 +79,7 @@ FLOORS = [
     {"backends.remote"},
     {"backends.asyncio", "backends.executor", "backends.serial", "backends.threads"},
     {"backends.portable"},
+    {"engine.kernel"},
     {"engine"},
     {
         "engine.bystanders",

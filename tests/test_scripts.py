@@ -716,7 +716,9 @@ with Processes(1) as pool:
 def test_an_error_has_its_traceback_where_nothing_can_be_imported_any_more():
     done = run("-c", ALL_TAKEN)
     assert done.stderr == ""
-    assert re.search(r'Traceback \(most recent call last\):\n.*line \d+, in __getitem__\n(.*\n)*ValueError: none left', done.stdout)
+    assert re.search(
+        r"Traceback \(most recent call last\):\n.*line \d+, in __getitem__\n(.*\n)*ValueError: none left", done.stdout
+    )
 
 
 def test_it_runs_where_the_package_was_installed():
