@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes  # noqa: F401  a system's libffi keeps its own file open from the first closure on: no test is to be the first
 import gc
 import multiprocessing
 import os

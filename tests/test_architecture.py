@@ -33,6 +33,7 @@ FLOORS = [
         "shuffle",
         "sizes",
         "telling",
+        "tracebacks",
         "unwarned",
         "when_imported",
     },
@@ -86,6 +87,7 @@ FLOORS = [
     {"backends.remote"},
     {"backends.asyncio", "backends.executor", "backends.serial", "backends.threads"},
     {"backends.portable"},
+    {"engine.kernel"},
     {"engine"},
     {
         "engine.bystanders",

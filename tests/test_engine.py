@@ -34,7 +34,7 @@ from ordmap import (
     ordered_imap,
     ordered_map,
 )
-from ordmap.engine import available, channel
+from ordmap.engine import kernel, available, channel
 from ordmap.engine.board import Board
 from ordmap.engine.ledger import Ledger, Task
 from ordmap.engine.message import Order, packed_orders, unpacked_orders
@@ -662,7 +662,7 @@ def test_no_descriptors_are_left_for_a_pool(make):
 @pytest.mark.parametrize("make", [Processes, Spawn])
 def test_no_descriptor_is_left_for_a_worker_s_end(monkeypatch, make):
     """The worker runs by then: it is ended, and reaped."""
-    real = os.pidfd_open
+    real = kernel.pidfd_open
     opened = []
 
     def second_fails(pid, flags=0):
@@ -671,7 +671,7 @@ def test_no_descriptor_is_left_for_a_worker_s_end(monkeypatch, make):
         opened.append(pid)
         return real(pid, flags)
 
-    monkeypatch.setattr(os, "pidfd_open", second_fails)
+    monkeypatch.setattr(kernel, "pidfd_open", second_fails)
     with pytest.raises(BackendUnavailableError, match="no worker process can be started"):
         list(ordered_imap(range(20), backend=make(3)))
     assert not children()

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -681,7 +682,43 @@ def test_importing_ordmap_is_light():
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - bare}))",
     )
     heavy = {"numpy", "multiprocessing", "concurrent", "asyncio", "cloudpickle", "logging", "inspect", "pathlib"}
+    # … and what `traceback` brings, more with each Python: that is taken when an error comes.
+    heavy |= {"traceback", "linecache", "tokenize", "textwrap", "dataclasses", "dis", "_colorize"}
+    heavy |= {"ctypes", "socket", "selectors", "subprocess", "tempfile", "random", "datetime", "locale"}
     assert not heavy & set(done.stdout.split())
+
+
+ALL_TAKEN = """
+import os, sys
+from ordmap import ordered_imap, Processes
+class Taken:
+    def __len__(self): return 2
+    def __getitem__(self, i):
+        if i:
+            return i
+        sys.path_importer_cache.clear()
+        try:
+            while True: os.open("/dev/null", os.O_RDONLY)
+        except OSError as error:
+            raise ValueError("none left") from error
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+assert "traceback" not in sys.modules
+with Processes(1) as pool:
+    results = ordered_imap(Taken(), backend=pool)
+    try:
+        next(results)
+    except ValueError as error:
+        print(*error.__notes__)
+"""
+
+
+def test_an_error_has_its_traceback_where_nothing_can_be_imported_any_more():
+    done = run("-c", ALL_TAKEN)
+    assert done.stderr == ""
+    assert re.search(
+        r"Traceback \(most recent call last\):\n.*line \d+, in __getitem__\n(.*\n)*ValueError: none left", done.stdout
+    )
 
 
 def test_it_runs_where_the_package_was_installed():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copyreg
 import pickle
 import re
-import traceback
 from collections.abc import Callable, Sequence
 from types import EllipsisType, FunctionType
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 from ordmap.errors import RemoteError
 from ordmap.interrupts import pass_on
 from ordmap.reducers.errors import builtin_under, completed, fields_of, made_with, rebuilt
+from ordmap.tracebacks import traceback_of
 
 __all__ = ["PackedError", "one_line", "open_error", "pack_error", "set_relatives", "text_of", "type_name"]
 
@@ -78,7 +78,7 @@ def pack_error(error: BaseException, text: str, dumps: Dumps) -> PackedError:
         for one in chain
     )
     try:
-        text = text or "".join(traceback.format_exception(error))
+        text = text or traceback_of(error)
     except BaseException as fault:  # the user's __str__ or __repr__
         text = f"{type_name(error)} (its traceback can't be formatted: {one_line(fault)})"
     return PackedError(links, text)

@@ -16,7 +16,6 @@ import io
 import os
 import pickle
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -28,6 +27,7 @@ from ordmap.interrupts import pass_on
 from ordmap.item import InHand, current
 from ordmap.reducers import dispatch
 from ordmap.rows import opened_alone
+from ordmap.tracebacks import traceback_of
 
 __all__ = [
     "Answer",
@@ -349,7 +349,7 @@ def report(raised: Raised, source: object, *, backend: str) -> BaseException:
     """Return the exception to raise for a failed item, once: the user's own with notes, or a `RemoteError`."""
     error, index = raised.hand_over(), raised.index
     if _would_end_the_loop(error):
-        text = raised.traceback or "".join(traceback.format_exception(error))
+        text = raised.traceback or traceback_of(error)
         stand_in = RemoteError(
             f"item {index} raised {one_line(error)}, which would have ended the loop",
             type_name=type_name(error),

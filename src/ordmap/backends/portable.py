@@ -458,16 +458,24 @@ def _end_with_parent() -> None:
     if parent is None:
         return
     gone = parent.sentinel  # a pipe that only the parent could write to: it hangs up
-    if sys.platform == "linux":
-        import fcntl
-
-        fcntl.fcntl(gone, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(gone, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(gone, fcntl.F_SETFL, fcntl.fcntl(gone, fcntl.F_GETFL) | os.O_ASYNC)
+    if sys.platform == "linux" and _signalled_by(gone):
         if multiprocessing.connection.wait([gone], 0):
             os._exit(1)  # it was gone before this was set up
     else:
         threading.Thread(target=_exit_after, args=(gone,), name="ordmap-parent-watch", daemon=True).start()
+
+
+def _signalled_by(gone: int) -> bool:
+    """Have the kernel kill this process when that breaks; ``False``: it refuses to."""
+    import fcntl
+
+    try:
+        fcntl.fcntl(gone, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(gone, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(gone, fcntl.F_SETFL, fcntl.fcntl(gone, fcntl.F_GETFL) | os.O_ASYNC)
+    except OSError:
+        return False
+    return True
 
 
 def _exit_after(gone: int) -> None:

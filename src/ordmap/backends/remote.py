@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import traceback
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from ordmap.imports import works
 from ordmap.item import InHand, Label
 from ordmap.outcome import approximate_nbytes, one_line, pack, run_chunk
 from ordmap.surroundings import settle_warnings
+from ordmap.tracebacks import traceback_of
 
 __all__ = ["Key", "Payload", "Reply", "Rules", "be_worker", "compute_chunk", "disable", "hold", "let_go"]
 
@@ -121,9 +121,8 @@ def _rebuilt(data: bytes, worker: str) -> Callable[[Any], Any]:
         compute: Callable[[Any], Any] = pickle.loads(data)
         settle_warnings()
     except BaseException as error:
-        text = "".join(traceback.format_exception(error))
         raise RemoteError(
-            f"the dataset can't be rebuilt in worker {worker}: {one_line(error)}", remote_traceback=text
+            f"the dataset can't be rebuilt in worker {worker}: {one_line(error)}", remote_traceback=traceback_of(error)
         ) from None
     return compute
 

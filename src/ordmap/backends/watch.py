@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
@@ -135,6 +134,8 @@ def run_in_time(
 
 def _stack(thread: int) -> str:
     """Return where the item of a thread is, as text."""
+    import traceback  # only for who is late
+
     frames = traceback.extract_stack(sys._current_frames().get(thread))
     while any(one.filename == FRAME for one in frames):
         frames.pop(0)

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from ordmap import real_time as time
+from ordmap.engine import kernel
 from ordmap.engine.clock import TIMED_OUT
 from ordmap.engine.groups import reap_group, signal_group
 from ordmap.errors import WorkerDiedError
@@ -89,7 +90,7 @@ def end_gently(worker: Worker) -> Iterator[float]:
     for _ in range(_TIMES - 1):
         yield _GENTLE / _TIMES
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(worker.pidfd, signal.SIGTERM)
+            kernel.pidfd_send_signal(worker.pidfd, signal.SIGTERM)
     yield _GENTLE / _TIMES
     signal_group(worker, signal.SIGKILL)
 
@@ -132,7 +133,7 @@ def _end(workers: Sequence[Worker], busy: Sequence[Worker], end: Callable[[Worke
 def has_ended(worker: Worker) -> bool:
     """Whether a worker is dead, reaped or not."""
     try:
-        return os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        return os.waitid(kernel.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
     except ChildProcessError:
         return True
 
@@ -144,7 +145,7 @@ def reap(worker: Worker) -> int | None:
     """
     is_ours = True
     try:
-        os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOWAIT)
+        os.waitid(kernel.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOWAIT)
     except ChildProcessError:
         is_ours = False
     signal_group(worker, signal.SIGKILL)

@@ -18,7 +18,7 @@ from ordmap import marks, namespace
 from ordmap.backends import Job, cores, streams
 from ordmap.backends.pool import Life
 from ordmap.backends.sharing import Shared
-from ordmap.engine import channel
+from ordmap.engine import channel, kernel
 from ordmap.engine.bystanders import Bystanders
 from ordmap.engine.child import Parent, become_child
 from ordmap.engine.disown import disown
@@ -124,7 +124,7 @@ class Fork:
             pid = started.pids[0]
             with contextlib.suppress(OSError):  # the child does the same; whoever comes first
                 os.setpgid(pid, pid)
-            noted(started.opened, os.pidfd_open, pid)
+            noted(started.opened, kernel.pidfd_open, pid)
             return Worker(number, pid, started.opened[-1], *ours, last_words, crew.board, recorded=recorded)
 
     @contextlib.contextmanager

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 from typing import TYPE_CHECKING
 
 from ordmap import real_time as time
+from ordmap.engine import kernel
 from ordmap.resources import read_text
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _PATIENCE, _GLANCE = 1.0, 0.001
 def signal_group(worker: Worker, number: int) -> None:
     """Signal a worker and what its items have launched, as far as it is there, and no other process."""
     try:
-        signal.pidfd_send_signal(worker.pidfd, number, None, _PROCESS_GROUP)
+        kernel.pidfd_send_signal(worker.pidfd, number, None, _PROCESS_GROUP)
     except (ProcessLookupError, PermissionError):
         return
     except OSError as error:
@@ -46,7 +46,7 @@ def signal_group(worker: Worker, number: int) -> None:
 def _signal_by_number(worker: Worker, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         try:
-            signal.pidfd_send_signal(worker.pidfd, 0)
+            kernel.pidfd_send_signal(worker.pidfd, 0)
         except ProcessLookupError:
             _signal_members(worker.pid, number)
         else:
@@ -65,10 +65,10 @@ def _signal_members(group: int, number: int) -> None:
         told |= members
         for pid in members:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                file = os.pidfd_open(pid)
+                file = kernel.pidfd_open(pid)
                 try:
                     if _group_of(pid) == group:  # it was not another's number when the pidfd was opened
-                        signal.pidfd_send_signal(file, number)
+                        kernel.pidfd_send_signal(file, number)
                 finally:
                     os.close(file)
 

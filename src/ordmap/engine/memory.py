@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
+from ordmap.engine import kernel
 from ordmap.shielded import noted
 
 __all__ = [
@@ -63,7 +64,7 @@ def new_file() -> int:
     """Return the descriptor of a new memory file, which says whose it was first."""
     made: list[int] = []
     try:
-        noted(made, os.memfd_create, _name(os.getpid()), os.MFD_CLOEXEC)
+        noted(made, kernel.memfd_create, _name(os.getpid()), kernel.MFD_CLOEXEC)
         return no_stream(made[0])
     except BaseException:
         with contextlib.suppress(OSError):  # closed already, where another took its place

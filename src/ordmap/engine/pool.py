@@ -31,7 +31,7 @@ from ordmap.backends import Job
 from ordmap.backends.pool import POOL_CLOSED, Life, initializer_failed
 from ordmap.chunk import Chunk
 from ordmap.context import variables
-from ordmap.engine import channel
+from ordmap.engine import channel, kernel
 from ordmap.engine.board import ITEM, LOADING, Board
 from ordmap.engine.clock import TIMED_OUT
 from ordmap.engine.courtesy import Courtesy
@@ -167,7 +167,7 @@ class Crew:
         with contextlib.ExitStack() as undo:
             self.board_file = -1
             if shared:
-                noted(files, os.memfd_create, "ordmap-board", os.MFD_CLOEXEC)
+                noted(files, kernel.memfd_create, "ordmap-board", kernel.MFD_CLOEXEC)
                 self.board_file = files[-1]
                 os.ftruncate(self.board_file, Board.size(size))
             self.board = Board(size, self.board_file)
@@ -741,7 +741,7 @@ class Crew:
 
 def _kill(worker: Worker) -> None:
     with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        kernel.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
 
 
 def _ended_by(death: Death, limit: float | None) -> Raised:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ordmap import namespace
 from ordmap.backends import cores, logs, streams
 from ordmap.backends.pool import Life
-from ordmap.engine import channel
+from ordmap.engine import channel, kernel
 from ordmap.engine.board import Board
 from ordmap.engine.child import Introduction
 from ordmap.engine.executable import Command, checked_executable
@@ -100,7 +100,7 @@ class Interpreter:
                 env=cores.environment(self.life.threads),
             )
             started.pids.append(pid)
-            pidfd = os.pidfd_open(pid)
+            pidfd = kernel.pidfd_open(pid)
             started.opened.append(pidfd)
             return Worker(number, pid, pidfd, *ours, LastWords(file), crew.board, recorded=recorded)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ordmap import real_time as time
+from ordmap.engine import kernel
 from ordmap.engine.board import Board
 from ordmap.resources import read_text
 from ordmap.telling import warn
@@ -103,10 +104,10 @@ def _end_overdue(worker: Worker, at: tuple[int, int], late: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         if worker.overdue != at:
             worker.overdue = at
-            signal.pidfd_send_signal(worker.pidfd, signal.SIGCONT)
+            kernel.pidfd_send_signal(worker.pidfd, signal.SIGCONT)
         elif late > _LATE + _CONTINUED:
             worker.condemned = True
-            signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            kernel.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
 
 
 def _used(pid: int) -> int:
