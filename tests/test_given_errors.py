@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import smtplib
 import subprocess
@@ -138,6 +139,14 @@ def shown(error):
 
 def itself(error):
     return error
+
+
+@pytest.fixture(autouse=True)
+def of_nobody_else(monkeypatch):
+    """Have no exception go another library's way, such as that of Dask's, which another test has imported."""
+    for kind in list(copyreg.dispatch_table):
+        if isinstance(kind, type) and issubclass(kind, BaseException):
+            monkeypatch.delitem(copyreg.dispatch_table, kind)
 
 
 @pytest.mark.parametrize("backend", ["processes", "spawn", "threads"])

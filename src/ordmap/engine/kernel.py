@@ -42,7 +42,9 @@ _MEMFD_CREATE = {
 _PIDFD_OPEN, _PIDFD_SEND_SIGNAL = 434, 424
 
 #: What a call meets where there is no room left, which says nothing about whether it is granted.
-_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+_NO_ROOM = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
+)
 
 
 def _numbered(number: int | None) -> Callable[..., int]:
@@ -123,14 +125,15 @@ def _try_all(step: list[str], cleanup: contextlib.ExitStack) -> None:
     step[0] = "descriptors in messages"
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [block]))]
     one.sendmsg([b"!"], rights, socket.MSG_DONTWAIT)
-    _, came, _, _ = other.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+    _, came, flags, _ = other.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
     files = array.array("i")
     for _, _, data in came:
         files.frombytes(data[: len(data) - len(data) % files.itemsize])
     for file in files:
         opened(file)
     if not files:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        code = errno.EMFILE if flags & socket.MSG_CTRUNC else errno.EOPNOTSUPP
+        raise OSError(code, os.strerror(code))
     for name, value in (("F_SETOWN", os.getpid()), ("F_SETSIG", signal.SIGKILL)):
         step[0] = name
         fcntl.fcntl(other, getattr(fcntl, name), value)
