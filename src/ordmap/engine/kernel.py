@@ -117,7 +117,8 @@ def _try_all(step: list[str], cleanup: contextlib.ExitStack) -> None:
     step[0] = "eventfd"
     opened(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
     step[0] = "epoll"
-    cleanup.enter_context(select.epoll())
+    if hasattr(select, "epoll"):  # gevent and eventlet take it away, of which the backend has a word of its own to say
+        cleanup.enter_context(select.epoll())
     step[0] = "sockets that keep message boundaries"
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     cleanup.enter_context(one)
