@@ -26,6 +26,7 @@ class Dispatch(dict[type, Callable[[Any], Any]]):
             raise KeyError(kind)
         reducer = reducer_of(kind) or reducer_of_errors(kind) or self._reduced
         # One that is made for an item is not kept by this; and another may say that it is equal to such a one.
-        if names_here(kind) and not any("__eq__" in vars(base) for base in type.mro(type(kind))[:-1]):
+        is_lasting = kind.__module__ == "builtins" or names_here(kind)
+        if is_lasting and not any("__eq__" in vars(base) for base in type.mro(type(kind))[:-1]):
             self[kind] = reducer
         return reducer
