@@ -60,7 +60,7 @@ FLOORS = [
         "reducers.tensors",
     },
     {"reducers.arrays", "reducers.errors"},
-    {"reducers.dispatch"},
+    {"reducers.dispatching"},
     {"reducers"},
     {"by_value", "rows"},
     {"changes", "sparing", "states"},

@@ -15,7 +15,7 @@ _MODULE = "_ctypes"
 _IN_THE_BODY = ("_type_", "_length_", "_pack_", "_align_", "_layout_", "_anonymous_", "_swappedbytes_", "_flags_")
 
 
-def is_one(kind: type) -> bool:
+def _is_one(kind: type) -> bool:
     """Whether a class is of `ctypes`."""
     return any(metaclass.__module__ == _MODULE for metaclass in type.mro(type(kind)))
 
@@ -29,7 +29,7 @@ def as_it_was_made(kind: Any) -> tuple[Any, ...] | None:
         ctypes = sys.modules["ctypes"]
         roots = ctypes.Structure, ctypes.Union, ctypes.Array, ctypes.c_int, ctypes._Pointer, ctypes._CFuncPtr
         return next(((type, (root,)) for root in roots if type(root) is kind), None)
-    if not is_one(kind) or not {"_type_", "_length_"} <= vars(kind).keys():
+    if not _is_one(kind) or not {"_type_", "_length_"} <= vars(kind).keys():
         return None
     element, length = kind._type_, kind._length_
     return (operator.mul, (element, length)) if element * length is kind else None
@@ -37,9 +37,9 @@ def as_it_was_made(kind: Any) -> tuple[Any, ...] | None:
 
 def in_the_body(kind: type) -> Sequence[str]:
     """Return the names of what a class has to have from its beginning."""
-    return _IN_THE_BODY if is_one(kind) else ()
+    return _IN_THE_BODY if _is_one(kind) else ()
 
 
 def comes_by_itself(kind: type, name: str, value: object) -> bool:
     """Whether a class has this attribute once it is made, and told its fields."""
-    return is_one(kind) and (name in _IN_THE_BODY or type(value).__module__ == _MODULE)
+    return _is_one(kind) and (name in _IN_THE_BODY or type(value).__module__ == _MODULE)

@@ -1,4 +1,4 @@
-"""Small inputs and results on their way: each pickled by itself, at once, and all of a chunk opened together.
+"""Small inputs and results on their way: each pickled by itself, at once, after what all of a chunk have in common.
 
 To open a pickle by itself costs more than what is in it: classes are looked up by name, each time. A chunk in one
 pickle would be the quickest, but each is to be seen as it was when it was pulled, or its item ended, and two share no
@@ -22,7 +22,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from ordmap.reducers import in_band
-from ordmap.reducers.dispatch import Dispatch
+from ordmap.reducers.dispatching import Dispatch
 
 __all__ = ["RowWriter", "opened_alone", "opened_together"]
 

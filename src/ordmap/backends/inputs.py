@@ -6,6 +6,7 @@ import io
 import pickle
 import sys
 import typing
+from collections import deque
 from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple
@@ -18,13 +19,13 @@ from ordmap.reducers import INPUT, Dispatch, Purpose, pickled_array, reducers
 from ordmap.vocabulary import Speaker, Vocabulary
 
 __all__ = [
-    "BY_VALUE",
     "TRAVELLING",
     "InputPickler",
     "Pickles",
     "Travelling",
     "goes_by_name",
     "pickled",
+    "reducers_of_inputs",
     "sent",
     "unpacking",
     "unpickling",
@@ -105,7 +106,7 @@ class InputPickler:
         self._collect = None if large is None else _collector(large, self.left_out)
         self._file = io.BytesIO()
         self._plain = pickle.Pickler(self._file, pickle.HIGHEST_PROTOCOL, buffer_callback=self._collect)
-        self._plain.dispatch_table = Dispatch(_table(purpose), pickle.HIGHEST_PROTOCOL)
+        self._plain.dispatch_table = Dispatch(reducers_of_inputs(reducers(purpose)), pickle.HIGHEST_PROTOCOL)
         self._strangers = tuple(name.encode() for name in strangers())
         self._vocabulary = vocabulary
         self._speaker = None if vocabulary is None else Speaker(vocabulary)
@@ -156,21 +157,23 @@ def _by_value(_: Any) -> NoReturn:
 
 
 #: What pickle finds by a name, where another may stand: that of a method may be its child's.
-BY_VALUE = dict.fromkeys((MethodType, TypeVar, ParamSpec, TypeVarTuple), _by_value)
+_BY_VALUE = dict.fromkeys((MethodType, TypeVar, ParamSpec, TypeVarTuple), _by_value)
 if sys.version_info >= (3, 12):
-    BY_VALUE[typing.TypeAliasType] = _by_value
+    _BY_VALUE[typing.TypeAliasType] = _by_value
 
-#: By purpose: the reducers that there were, and the table that was made of them.
-_tables: dict[Purpose, tuple[object, dict[type, Callable[[Any], Any]]]] = {}
+_Reducers = dict[type, Callable[[Any], Any]]
+
+#: What was added to which reducers, the newest last: those of two purposes, and those of what is small.
+_added: deque[tuple[_Reducers, _Reducers]] = deque(maxlen=4)
 
 
-def _table(purpose: Purpose) -> dict[type, Callable[[Any], Any]]:
-    """Return the reducers for inputs."""
-    own = reducers(purpose)
-    known = _tables.get(purpose)
-    if known is None or known[0] is not own:
-        known = _tables[purpose] = own, own | BY_VALUE
-    return known[1]
+def reducers_of_inputs(own: _Reducers) -> _Reducers:
+    """Return reducers with what an input must not be found by; the very same for the same ones."""
+    for known, added in _added:
+        if known is own:
+            return added
+    _added.append((own, own | _BY_VALUE))
+    return _added[-1][1]
 
 
 def goes_by_name() -> bool:

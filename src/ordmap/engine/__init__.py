@@ -12,8 +12,8 @@ of what the workers owe; `worker` is the other side. Between them: `channel` and
 that tells what a dead worker was doing; and for large results `blocks`, the worker's side of shared `memory`, filled by
 `codec`, and `shelf`, the caller's. `fork` and `spawn` are how workers begin (`executable` says as which program), a
 `parcel` brings the dataset to those that don't inherit it, `wear` says when they have done enough, `ending` is how they
-end, and `last_words` what they leave to be read then. `points` names
-the instants at which tests have them die. `kernel` says whether the system grants what all this stands on.
+end, and `last_words` what they leave to be read then. `points` names the instants at which tests have them die.
+`kernel` says whether the system grants what all this stands on.
 """
 
 from __future__ import annotations

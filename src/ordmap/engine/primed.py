@@ -10,11 +10,11 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ordmap.backends.inputs import BY_VALUE, Travelling, goes_by_name
+from ordmap.backends.inputs import Travelling, goes_by_name, reducers_of_inputs
 from ordmap.interrupts import pass_on
 from ordmap.names import strangers
 from ordmap.reducers import INPUT, array_in_pickle, in_band, restored
-from ordmap.rows import RowWriter, opened_alone
+from ordmap.rows import RowWriter
 from ordmap.vocabulary import Vocabulary
 
 __all__ = ["InputRows", "Primed", "Row", "row_of"]
@@ -42,7 +42,7 @@ class Primed(Travelling):
 
     def unpacked(self, source: Any) -> Any:
         del source
-        return opened_alone(self.primer, self.data)
+        return pickle.loads(self.whole)
 
 
 class Row(list[bytes]):
@@ -112,16 +112,12 @@ class InputRows(RowWriter):
         self._vocabulary = vocabulary
         self._strangers: tuple[str, ...] = ()
         self._names: tuple[bytes, ...] = ()
-        self._own: tuple[object, dict[type, Any]] = None, {}
         self._primer = b""
         self._restored = b""
         self._named = 0  # inputs of this primer that named what is no part of it
 
     def reducers(self) -> dict[type, Any]:
-        known = in_band(INPUT)
-        if self._own[0] is not known:
-            self._own = known, known | BY_VALUE
-        return self._own[1]
+        return reducers_of_inputs(in_band(INPUT))
 
     def finds(self, constant: Any) -> bool:
         return not self._is_ours(constant) or (self._vocabulary is not None and self._vocabulary.has(constant))

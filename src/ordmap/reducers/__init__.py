@@ -19,7 +19,7 @@ from typing import Any
 
 from ordmap.reducers import arrays, labels, mappings, tables, tensors
 from ordmap.reducers.arrays import SMALL, OutOfBand, array_in_pickle, array_key, pickled_array, restored
-from ordmap.reducers.dispatch import Dispatch
+from ordmap.reducers.dispatching import Dispatch
 from ordmap.reducers.instances import has_own_way
 from ordmap.reducers.purpose import INPUT, JOB, PURPOSES, RESULT, Purpose
 

@@ -1,7 +1,7 @@
 """Instances of classes that leave it to Python how they are pickled, such as most dataclasses.
 
-Python's own way asks the class for five methods that it may have, for each instance, which takes half the time. What a
-class has is looked at once here.
+Python's own way asks the class for five methods that it may have, for each instance, which takes half the time. All
+that a class has is looked at once here, and for each instance no more than what may well have changed since.
 """
 
 from __future__ import annotations

@@ -41,9 +41,11 @@ def _is_plain(index: Any, pandas: Any) -> bool:
     name, dtype = index.name, index.dtype
     if name is not None and type(name) is not str:
         return False
-    if dtype.kind == "O" and not isinstance(dtype, pandas.StringDtype):
+    if isinstance(dtype, pandas.StringDtype):
+        return True
+    if dtype.kind == "O":
         return all(type(label) is str for label in index)
-    return isinstance(dtype, pandas.StringDtype) or (type(dtype).__module__ == "numpy.dtypes" and dtype.kind in "iuf")
+    return type(dtype).__module__ == "numpy.dtypes" and dtype.kind in "iuf"
 
 
 def labels(data: bytes) -> Any:
